@@ -1,0 +1,156 @@
+package config
+
+import (
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+// Project is an evaluated project: what its files, its environment and the
+// command line together ask for. It is immutable and inert.
+type Project struct {
+	// Dir is the directory that relative paths were resolved against, absolute.
+	Dir string
+	// Targets are the targets to build and those that they need, by name.
+	Targets map[string]*Target
+	// Requested are the names of the targets to build, groups and globs expanded,
+	// in the order in which they were asked for.
+	Requested []string
+	// Groups are all groups of the project, by name, and the implied "default".
+	Groups map[string]*Group
+	// Sources holds the text of every build file that was read, by the name that
+	// a hcl.Range gives it.
+	Sources map[string][]byte
+	// Files are the absolute paths of all files that evaluation read or looked
+	// for and did not find: a change to any of them can change the project.
+	Files []string
+}
+
+// Group is a named list of targets.
+type Group struct {
+	Name        string
+	Description string
+	Targets     []string
+}
+
+// Target is what one target block asks for, with everything inherited,
+// overridden and defaulted.
+type Target struct {
+	Name        string
+	Description string
+	// Requested is false for a target that is only needed by another one.
+	Requested bool
+
+	// Context is the main build context, Contexts are the named ones.
+	Context  Context
+	Contexts map[string]Context
+	// Dockerfile is an absolute path, or a path inside a remote Context.
+	Dockerfile string
+	// DockerfileInline is the text of the Dockerfile; it wins over Dockerfile.
+	DockerfileInline *string
+	// Stage is the stage to build; empty for the last one.
+	Stage     string
+	Args      map[string]string
+	Labels    map[string]string
+	Tags      []string
+	Platforms []string // empty for the platform of this machine
+	Pull      PullPolicy
+	NoCache   bool
+	// NoCacheFilter are the stages whose cached results must not be taken.
+	NoCacheFilter []string
+	Outputs       []Output
+	// Network is "default", "none", "host" or empty.
+	Network    string
+	Secrets    map[string]Secret // by id
+	ShmSize    string
+	Ulimits    []string          // name=soft:hard
+	ExtraHosts map[string]string // host name to address
+
+	CacheMounts     []CacheMount
+	Retries         int
+	RetryDelay      time.Duration
+	DefaultRegistry string
+	// Format is "oci", "docker" or empty for the default.
+	Format    string
+	Squash    bool
+	DependsOn []string
+
+	// Range is the target block's header.
+	Range hcl.Range
+	// Ranges says where each attribute's value was written last, by the
+	// attribute's name. An attribute that was defaulted has no range.
+	Ranges map[string]hcl.Range
+}
+
+// At is the range of the attribute, or of the target's header where the
+// attribute was not written.
+func (t *Target) At(attribute string) *hcl.Range {
+	if r, ok := t.Ranges[attribute]; ok {
+		return &r
+	}
+	r := t.Range
+	return &r
+}
+
+// ContextKind says what kind of thing a build context is.
+type ContextKind string
+
+// The kinds of build contexts.
+const (
+	ContextDir       ContextKind = "dir"        // a directory of this host
+	ContextTarget    ContextKind = "target"     // the result of another target
+	ContextImage     ContextKind = "image"      // an image: docker-image://
+	ContextGit       ContextKind = "git"        // a git repository
+	ContextHTTP      ContextKind = "http"       // a file or archive behind a URL
+	ContextOCILayout ContextKind = "oci-layout" // an image in an OCI layout
+)
+
+// Context is a build context.
+type Context struct {
+	Kind ContextKind
+	// Value is an absolute, clean path for ContextDir, the target's name for
+	// ContextTarget, a reference for ContextImage, else a URL.
+	Value string
+	// Raw is what was written.
+	Raw string
+}
+
+// PullPolicy says when a base image is fetched from its registry.
+type PullPolicy string
+
+// The pull policies, as podman and buildah define them.
+const (
+	PullMissing PullPolicy = "missing" // only if it is not in the local store
+	PullNewer   PullPolicy = "newer"   // if the registry's differs from the local one
+	PullAlways  PullPolicy = "always"
+	PullNever   PullPolicy = "never"
+)
+
+// Output is one way in which a target's result leaves.
+type Output struct {
+	// Type is "image", "registry", "oci", "docker", "tar", "local" or "cacheonly".
+	Type string
+	// Dest is a path on this host, where the type has one.
+	Dest string
+	// Attrs are the type's other attributes.
+	Attrs map[string]string
+}
+
+// Secret says where the value of a secret comes from. It never holds the value.
+type Secret struct {
+	ID   string
+	Env  string // name of an environment variable; empty if Path is set
+	Path string // absolute path of a file
+}
+
+// CacheMount is a cache mount that every RUN of a target gets, unless it mounts
+// the same path already. See RUN --mount=type=cache in the Dockerfile reference.
+type CacheMount struct {
+	Name    string
+	Target  string
+	ID      string
+	Sharing string // "shared", "private" or "locked"
+	UID     int
+	GID     int
+	Mode    uint32 // permission bits; 0755 by default
+}

@@ -1,0 +1,92 @@
+package runner
+
+import (
+	"context"
+	"io"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/zbuild/zbuild/planner"
+)
+
+// Snapshot names the frozen file tree that a step left behind, in the engine's
+// own terms. The empty Snapshot is the empty tree ("scratch").
+type Snapshot string
+
+// Input is what one of a step's inputs stands for when the step runs: either a
+// snapshot of an earlier step, or a directory of the host.
+type Input struct {
+	Snapshot Snapshot
+	// Local is set when the input is a build context on this host; Snapshot is
+	// then empty.
+	Local *planner.Local
+}
+
+// Job is one step, ready to run: all of its inputs exist.
+type Job struct {
+	Step   *planner.Step
+	Inputs []Input // parallel to Step.Inputs
+	// Stdout and Stderr receive what a RUN prints, as it prints it.
+	Stdout, Stderr io.Writer
+	// Secret gives the value of a secret by its id. The value is handed to the
+	// process that asks for it and to nothing else. An error that satisfies
+	// errors.Is(err, fs.ErrNotExist) says that nobody declared the secret.
+	Secret func(id string) ([]byte, error)
+}
+
+// ImageSpec says what an image is made of.
+type ImageSpec struct {
+	// Result is the snapshot that the image shows, Layers the snapshots whose
+	// differences are its layers above the base, lowest first; the last one is
+	// Result.
+	Layers []Snapshot
+	// Base is the image that the layers lie on; empty for scratch.
+	Base *planner.BaseImage
+	// Config is the image configuration as the frontend made it, without layers.
+	Config   []byte
+	Platform ocispecs.Platform
+	// Format is planner.FormatOCI or planner.FormatDocker.
+	Format string
+	// Squash makes one layer of everything above the base.
+	Squash bool
+	// Created is the time of the newest layer.
+	Created []time.Time
+}
+
+// Image is an image in the engine's store.
+type Image struct {
+	// ID is the digest of the image's configuration, or of its index.
+	ID digest.Digest
+	// Digest is the digest of its manifest or index.
+	Digest   digest.Digest
+	Layers   int
+	Size     int64 // bytes of its layers, uncompressed
+	Platform ocispecs.Platform
+	// Index says that this is a list of images for several platforms.
+	Index bool
+}
+
+// Engine does the work of steps and keeps what they leave. Every method may be
+// called from several goroutines at once; a call that returns an error leaves
+// nothing behind.
+type Engine interface {
+	// Do runs one step over its inputs and returns a snapshot per output of the
+	// step. A process that ends with a status other than zero is an *ExitError.
+	Do(ctx context.Context, job Job) ([]Snapshot, error)
+	// Has reports whether a snapshot of an earlier run is still whole.
+	Has(ctx context.Context, s Snapshot) bool
+	// Discard gives up snapshots that nothing refers to any more.
+	Discard(ctx context.Context, s ...Snapshot) error
+	// Commit makes an image of snapshots. It has no name yet.
+	Commit(ctx context.Context, spec ImageSpec) (*Image, error)
+	// Index makes a list of images for several platforms. It has no name yet.
+	Index(ctx context.Context, images []*Image, format string) (*Image, error)
+	// Tag gives an image its names, taking them from whatever had them before.
+	Tag(ctx context.Context, image *Image, names []string) error
+	// Push copies an image to a registry and returns the digest it has there.
+	Push(ctx context.Context, image *Image, name string) (digest.Digest, error)
+	// Close releases what the engine holds.
+	Close() error
+}

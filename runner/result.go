@@ -1,0 +1,56 @@
+package runner
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/zbuild/zbuild/planner"
+)
+
+// ExitError is a process of a RUN that ended with a status other than zero, or
+// by a signal.
+type ExitError struct {
+	Code   int    // exit status; 128 + the signal's number for a signal
+	Signal string // name of the signal, or empty
+}
+
+func (e *ExitError) Error() string {
+	if e.Signal != "" {
+		return "killed by " + e.Signal
+	}
+	return fmt.Sprintf("exit code %d", e.Code)
+}
+
+// StepError is the failure of a step: the root cause of a failed build.
+type StepError struct {
+	Step *planner.Step
+	// Output is the end of what the step printed, whole lines.
+	Output []string
+	Err    error
+}
+
+func (e *StepError) Error() string { return e.Step.Name + ": " + e.Err.Error() }
+func (e *StepError) Unwrap() error { return e.Err }
+
+// Result is how a run ended.
+type Result struct {
+	BuildID string
+	// Targets are in the order of Plan.Targets, the requested ones only.
+	Targets []TargetResult
+	// Failures are the root causes, in the order of the steps in the plan. Steps
+	// that were stopped or never started because of them are not in it.
+	Failures []error
+	// Ran and Cached count the steps that did work and those that were found.
+	Ran, Cached int
+	Duration    time.Duration
+}
+
+// TargetResult is what became of one target.
+type TargetResult struct {
+	Name string
+	// Image is nil if the target failed, was not reached or yields none.
+	Image *Image
+	// Tags are the names that the image has got, Pushed those it was pushed to.
+	Tags, Pushed []string
+	Duration     time.Duration
+}
