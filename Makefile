@@ -75,7 +75,7 @@ golden: ## Rewrite the golden files of the tests
 
 .PHONY: clean
 clean: ## Remove what was built
-	rm -rf bin examples/quickstart/rootfs examples/monorepo/rootfs
+	rm -rf bin examples/quickstart/rootfs examples/monorepo/toolchain/rootfs
 
 .PHONY: help
 help: ## List the targets
