@@ -54,3 +54,14 @@ type TargetResult struct {
 	Tags, Pushed []string
 	Duration     time.Duration
 }
+
+// PlatformError says that programs for a platform cannot be run on this machine.
+type PlatformError struct {
+	Platform string // wanted, as "linux/arm64"
+	Host     string
+}
+
+func (e *PlatformError) Error() string {
+	return fmt.Sprintf("this machine (%s) cannot run programs for %s; install an emulator: on Debian 'apt install qemu-user-static binfmt-support', elsewhere 'podman run --privileged --rm docker.io/tonistiigi/binfmt --install all'",
+		e.Host, e.Platform)
+}

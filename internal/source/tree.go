@@ -1,0 +1,211 @@
+// Package source is the file tree that a build reads: what a context's ignore
+// rules leave of a directory, what one copy selects of that, and the digest of
+// the selection's content. Hashing, copying and watching all take their rules
+// from here, so that they cannot disagree.
+//
+// It only reads, and never leaves the directory that it is given: links are
+// resolved as if the directory were the root of the file system.
+package source
+
+import (
+	"fmt"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"strings"
+
+	rootfs "github.com/containerd/continuity/fs"
+	"github.com/moby/patternmatcher"
+	fscopy "github.com/tonistiigi/fsutil/copy"
+)
+
+// Tree is a directory with ignore rules.
+type Tree struct {
+	// Dir is an absolute path.
+	Dir string
+	// Exclude are patterns as in a .dockerignore file, in their order.
+	Exclude []string
+}
+
+// Selection is what one COPY, ADD or bind mount takes of a tree.
+type Selection struct {
+	// Path is where it starts, from the root of the tree.
+	Path string
+	// Wildcard says that Path is a pattern, FollowLinks that a link at its end is
+	// followed.
+	Wildcard    bool
+	FollowLinks bool
+	// Include and Exclude are patterns relative to each match of Path.
+	Include, Exclude []string
+}
+
+// NotFoundError says that a selection matches nothing.
+type NotFoundError struct {
+	Path string // from the root of the tree
+	// Ignored is the ignore file's pattern that hides it, if one does.
+	Ignored string
+}
+
+func (e *NotFoundError) Error() string {
+	if e.Ignored != "" {
+		return fmt.Sprintf("%q not found: the ignore file's pattern %q leaves it out", e.Path, e.Ignored)
+	}
+	return fmt.Sprintf("%q not found in the build context", e.Path)
+}
+
+// Is makes errors.Is(err, fs.ErrNotExist) hold.
+func (e *NotFoundError) Is(target error) bool { return target == fs.ErrNotExist }
+
+// Resolve lists the paths that a selection's Path stands for, from the tree's
+// root, without those that are ignored. If there is none, the error is a
+// *NotFoundError.
+func (t Tree) Resolve(sel Selection) ([]string, error) {
+	p := clean(sel.Path)
+	matches := []string{p}
+	if sel.Wildcard {
+		var err error
+		if matches, err = fscopy.ResolveWildcards(t.Dir, p, sel.FollowLinks); err != nil {
+			return nil, err
+		}
+	}
+	matcher, err := newMatcher(t.Exclude)
+	if err != nil {
+		return nil, err
+	}
+	var kept []string
+	var hidden string
+	for _, m := range matches {
+		m = clean(m)
+		by, err := t.hidden(m, matcher)
+		if err != nil {
+			return nil, err
+		}
+		if by != "" {
+			hidden = by
+			continue
+		}
+		if _, err := t.real(m, sel.FollowLinks); err != nil {
+			return nil, err
+		}
+		kept = append(kept, m)
+	}
+	if len(kept) == 0 {
+		return nil, &NotFoundError{Path: p, Ignored: hidden}
+	}
+	return kept, nil
+}
+
+// hidden names the pattern that leaves a path out, or "" if it stays. A
+// directory that is left out stays as long as a pattern may bring back
+// something in it.
+func (t Tree) hidden(p string, matcher *patternmatcher.PatternMatcher) (string, error) {
+	rel := strings.TrimPrefix(p, "/")
+	if matcher == nil || rel == "" {
+		return "", nil
+	}
+	match, err := matcher.MatchesOrParentMatches(filepath.FromSlash(rel))
+	if err != nil || !match {
+		return "", err
+	}
+	if matcher.Exclusions() {
+		rest := t.Below(p)
+		for _, r := range rest {
+			if strings.HasPrefix(r, "!") {
+				return "", nil
+			}
+		}
+	}
+	for _, pattern := range t.Exclude {
+		one, err := newMatcher([]string{pattern})
+		if err != nil || one == nil {
+			continue
+		}
+		if m, _ := one.MatchesOrParentMatches(filepath.FromSlash(rel)); m {
+			return pattern, nil
+		}
+	}
+	return "*", nil
+}
+
+// real is the path on the host, with links resolved inside the tree.
+func (t Tree) real(p string, followLast bool) (string, error) {
+	if p == "/" {
+		return t.Dir, nil
+	}
+	if followLast {
+		return rootfs.RootPath(t.Dir, p)
+	}
+	dir, base := path.Split(p)
+	parent, err := rootfs.RootPath(t.Dir, dir)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(parent, base), nil
+}
+
+// Below gives the ignore patterns as they read from inside dir.
+func (t Tree) Below(dir string) []string {
+	patterns := t.Exclude
+	for _, name := range strings.Split(strings.Trim(clean(dir), "/"), "/") {
+		if name == "" {
+			continue
+		}
+		patterns = descend(patterns, name)
+	}
+	return patterns
+}
+
+// descend takes patterns from a directory into its child called name. It is the
+// derivative of each pattern: what must still match once name has matched.
+func descend(patterns []string, name string) []string {
+	var out []string
+	for _, p := range patterns {
+		sign, body := "", p
+		if strings.HasPrefix(body, "!") {
+			sign, body = "!", body[1:]
+		}
+		for _, d := range derive(strings.Split(strings.Trim(path.Clean("/"+body), "/"), "/"), name) {
+			out = append(out, sign+d)
+		}
+	}
+	return out
+}
+
+func derive(pattern []string, name string) []string {
+	if len(pattern) == 0 || pattern[0] == "" {
+		return nil
+	}
+	first, rest := pattern[0], pattern[1:]
+	if first == "**" {
+		// It may stand for this name and more, or end before it.
+		out := []string{strings.Join(pattern, "/")}
+		if len(rest) == 0 {
+			return out
+		}
+		return append(out, derive(rest, name)...)
+	}
+	matcher, err := patternmatcher.New([]string{first})
+	if err != nil {
+		return nil
+	}
+	var out []string
+	if strings.Contains(first, "**") {
+		out = append(out, strings.Join(pattern, "/")) // "**.log" spans directories
+	}
+	if ok, err := matcher.MatchesOrParentMatches(name); err != nil || !ok {
+		return out
+	}
+	if len(rest) == 0 {
+		return append(out, "**") // the directory itself is meant: all that is in it
+	}
+	return append(out, strings.Join(rest, "/"))
+}
+
+func newMatcher(patterns []string) (*patternmatcher.PatternMatcher, error) {
+	if len(patterns) == 0 {
+		return nil, nil
+	}
+	return patternmatcher.New(patterns)
+}
+
+func clean(p string) string { return path.Clean("/" + filepath.ToSlash(p)) }

@@ -1,0 +1,355 @@
+//go:build linux
+
+package buildah
+
+// A step's layer becomes an image's layer when an image needs it, and only then
+// is it read: one pass makes the digest and the tar-split that lets the same tar
+// be made again. The files themselves are hard links to the step's, so nothing is
+// copied, and either of the two layers can go without the other.
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/containerd/continuity/sysx"
+	digest "github.com/opencontainers/go-digest"
+	"github.com/vbatts/tar-split/tar/asm"
+	tarsplit "github.com/vbatts/tar-split/tar/storage"
+	"go.podman.io/storage"
+	graphdriver "go.podman.io/storage/drivers"
+	"go.podman.io/storage/pkg/archive"
+	"golang.org/x/sys/unix"
+
+	"github.com/zbuild/zbuild/runner"
+)
+
+// imageLayer is a layer of an image.
+type imageLayer struct {
+	ID     string        `json:"id"` // in the store
+	DiffID digest.Digest `json:"diffID"`
+	Size   int64         `json:"size"` // bytes of its tar, uncompressed
+}
+
+// chainLayerID is the ID that containers/image gives a layer, which makes equal
+// layers on equal parents one.
+func chainLayerID(parent string, diffID digest.Digest) string {
+	if parent == "" {
+		return diffID.Encoded()
+	}
+	return digest.Canonical.FromString(parent + "+" + diffID.Encoded()).Encoded()
+}
+
+// adopt gives the image layer on top of parent that has what lies between the
+// snapshots below and s.
+func (e *Engine) adopt(ctx context.Context, parent string, below, s runner.Snapshot) (imageLayer, error) {
+	if err := ctx.Err(); err != nil {
+		return imageLayer{}, err
+	}
+	known, found := e.digested(below, s)
+	if found {
+		known.ID = chainLayerID(parent, known.DiffID)
+		if e.store.Exists(known.ID) {
+			return known, nil
+		}
+	}
+	var layer imageLayer
+	var err error
+	if e.canStage(below, s) {
+		layer, err = e.adoptStaged(parent, below, s)
+	} else {
+		layer, err = e.adoptTar(parent, below, s)
+	}
+	if err != nil {
+		return imageLayer{}, fmt.Errorf("making a layer of %s: %w", s, err)
+	}
+	e.noteDigest(below, s, layer)
+	return layer, nil
+}
+
+// digested looks up what an earlier adoption found out about a snapshot.
+func (e *Engine) digested(below, s runner.Snapshot) (imageLayer, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	key := below + "+" + s
+	if l, ok := e.adopted[key]; ok {
+		return l, true
+	}
+	var l imageLayer
+	raw, err := os.ReadFile(e.digestFile(below, s))
+	if err != nil || json.Unmarshal(raw, &l) != nil || l.DiffID.Validate() != nil {
+		return l, false
+	}
+	e.adopted[key] = l
+	return l, true
+}
+
+func (e *Engine) noteDigest(below, s runner.Snapshot, l imageLayer) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.adopted[below+"+"+s] = l
+	raw, err := json.Marshal(l)
+	if err == nil {
+		err = writeFile(e.digestFile(below, s), raw)
+	}
+	if err != nil {
+		e.log.Debug("a layer's digest cannot be kept", "error", err)
+	}
+}
+
+func (e *Engine) digestFile(below, s runner.Snapshot) string {
+	return filepath.Join(e.StateDir(), "layers", string(s), "on-"+string(below)+".json")
+}
+
+// diff opens the tar of what lies between two snapshots. The store's own Diff
+// holds its write lock for as long as the stream is open; the driver's does not.
+func (e *Engine) diff(below, s runner.Snapshot) (io.ReadCloser, error) {
+	driver, err := e.store.GraphDriver()
+	if err != nil {
+		return nil, err
+	}
+	return driver.Diff(string(s), nil, string(below), nil, "")
+}
+
+// canStage reports whether the difference is a directory that can be linked.
+func (e *Engine) canStage(below, s runner.Snapshot) bool {
+	lowers, err := e.lowerDirs(string(s))
+	if err != nil || len(lowers) == 0 {
+		return false
+	}
+	layer, err := e.store.Layer(string(s))
+	if err != nil || layer.Parent != string(below) {
+		return false
+	}
+	driver, err := e.store.GraphDriver()
+	if err != nil {
+		return false
+	}
+	for _, kv := range driver.Status() {
+		if kv[0] == "Native Overlay Diff" {
+			return kv[1] == "true"
+		}
+	}
+	return false
+}
+
+func (e *Engine) adoptStaged(parent string, below, s runner.Snapshot) (imageLayer, error) {
+	lowers, err := e.lowerDirs(string(s))
+	if err != nil {
+		return imageLayer{}, err
+	}
+	out, err := e.store.PrepareStagedLayer(nil, &linkDiffer{
+		dir: lowers[0], open: func() (io.ReadCloser, error) { return e.diff(below, s) },
+	})
+	if err != nil {
+		if out != nil {
+			err = errors.Join(err, e.store.CleanupStagedLayer(out))
+		}
+		return imageLayer{}, err
+	}
+	l := imageLayer{ID: chainLayerID(parent, out.UncompressedDigest), DiffID: out.UncompressedDigest, Size: out.Size}
+	if e.store.Exists(l.ID) {
+		return l, e.store.CleanupStagedLayer(out)
+	}
+	_, err = e.store.ApplyStagedLayer(storage.ApplyStagedLayerOptions{ID: l.ID, ParentLayer: parent, DiffOutput: out})
+	if err != nil {
+		if e.store.Exists(l.ID) {
+			err = nil // somebody else made the same layer at the same time
+		}
+		return l, errors.Join(err, e.store.CleanupStagedLayer(out))
+	}
+	return l, nil
+}
+
+// adoptTar makes a layer the long way, through a tar stream, with any driver. The
+// first pass finds the digest, for the layer's ID depends on it.
+func (e *Engine) adoptTar(parent string, below, s runner.Snapshot) (imageLayer, error) {
+	tar, err := e.diff(below, s)
+	if err != nil {
+		return imageLayer{}, err
+	}
+	sum := digest.Canonical.Digester()
+	size, err := io.Copy(sum.Hash(), tar)
+	if err = errors.Join(err, tar.Close()); err != nil {
+		return imageLayer{}, err
+	}
+	l := imageLayer{ID: chainLayerID(parent, sum.Digest()), DiffID: sum.Digest(), Size: size}
+	if e.store.Exists(l.ID) {
+		return l, nil
+	}
+	if tar, err = e.diff(below, s); err != nil {
+		return imageLayer{}, err
+	}
+	defer tar.Close()
+	layer, _, err := e.store.PutLayer(l.ID, parent, nil, "", false, &storage.LayerOptions{UncompressedDigest: l.DiffID}, tar)
+	if errors.Is(err, storage.ErrDuplicateID) {
+		return l, nil
+	}
+	if err != nil {
+		return imageLayer{}, err
+	}
+	if layer.UncompressedDigest != l.DiffID {
+		return imageLayer{}, fmt.Errorf("the layer changed while it was read: %s became %s", l.DiffID, layer.UncompressedDigest)
+	}
+	return l, nil
+}
+
+// linkDiffer stages a layer for the store by linking the files of a directory.
+type linkDiffer struct {
+	dir  string
+	open func() (io.ReadCloser, error) // the same as a tar stream
+}
+
+// Close does nothing: everything is done when ApplyDiff returns.
+func (d *linkDiffer) Close() error { return nil }
+
+// ApplyDiff fills dest.
+func (d *linkDiffer) ApplyDiff(dest string, _ *archive.TarOptions, opt *graphdriver.DifferOptions) (graphdriver.DriverWithDifferOutput, error) {
+	out := graphdriver.DriverWithDifferOutput{Differ: d, Target: dest}
+	if err := linkTree(d.dir, dest, &out); err != nil {
+		return out, err
+	}
+	info, err := os.Lstat(d.dir)
+	if err != nil {
+		return out, err
+	}
+	mode := info.Mode()
+	out.RootDirMode = &mode
+	split, err := os.CreateTemp(opt.StagingDirectory, "tar-split-")
+	if err != nil {
+		return out, err
+	}
+	out.TarSplit = split
+	if err := os.Remove(split.Name()); err != nil {
+		return out, err
+	}
+	tar, err := d.open()
+	if err != nil {
+		return out, err
+	}
+	defer tar.Close()
+	sum := digest.Canonical.Digester()
+	in, err := asm.NewInputTarStream(io.TeeReader(tar, sum.Hash()), tarsplit.NewJSONPacker(split), tarsplit.NewDiscardFilePutter())
+	if err != nil {
+		return out, err
+	}
+	if out.Size, err = io.Copy(io.Discard, in); err != nil {
+		return out, err
+	}
+	out.UncompressedDigest = sum.Digest()
+	return out, nil
+}
+
+// linkTree makes a second tree of the same files. Directories cannot be linked
+// and are made anew; a whiteout is a device, and linked like any file.
+func linkTree(src, dest string, out *graphdriver.DriverWithDifferOutput) error {
+	uids, gids := map[uint32]bool{}, map[uint32]bool{}
+	type made struct {
+		path string
+		stat *syscall.Stat_t
+	}
+	var dirs []made
+	err := filepath.WalkDir(src, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		st, ok := info.Sys().(*syscall.Stat_t)
+		if !ok {
+			return fmt.Errorf("no owner is known of %s", p)
+		}
+		uids[st.Uid], gids[st.Gid] = true, true
+		target := filepath.Join(dest, strings.TrimPrefix(p, src))
+		if !d.IsDir() {
+			return os.Link(p, target)
+		}
+		if p != src {
+			if err := os.Mkdir(target, 0o700); err != nil {
+				return err
+			}
+		}
+		dirs = append(dirs, made{target, st})
+		return copyDirXattrs(p, target)
+	})
+	if err != nil {
+		return err
+	}
+	// Owners, modes and times last, innermost first: making files changes the
+	// times of their directory.
+	for _, d := range slices.Backward(dirs) {
+		if err := os.Lchown(d.path, int(d.stat.Uid), int(d.stat.Gid)); err != nil {
+			return err
+		}
+		if err := unix.Chmod(d.path, d.stat.Mode&0o7777); err != nil {
+			return err
+		}
+		times := []unix.Timespec{unix.Timespec(d.stat.Atim), unix.Timespec(d.stat.Mtim)}
+		if err := unix.UtimesNanoAt(unix.AT_FDCWD, d.path, times, 0); err != nil {
+			return err
+		}
+	}
+	out.UIDs, out.GIDs = sortedKeys(uids), sortedKeys(gids)
+	return nil
+}
+
+func sortedKeys(m map[uint32]bool) []uint32 {
+	out := make([]uint32, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// copyDirXattrs copies a directory's attributes, and of the overlay's own only
+// the one that hides what lies below; the others speak of the directory that
+// they are on.
+func copyDirXattrs(src, dest string) error {
+	names, err := sysx.LListxattr(src)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if strings.Contains(n, ".overlay.") && !strings.HasSuffix(n, ".overlay.opaque") {
+			continue
+		}
+		value, err := sysx.LGetxattr(src, n)
+		if err != nil {
+			return err
+		}
+		if err := sysx.LSetxattr(dest, n, value, 0); err != nil && !errors.Is(err, unix.ENOTSUP) {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeFile replaces a file whole or not at all.
+func writeFile(name string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(name), ".new-")
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(data)
+	if err = errors.Join(err, tmp.Close()); err == nil {
+		err = os.Rename(tmp.Name(), name)
+	}
+	if err != nil {
+		_ = os.Remove(tmp.Name())
+	}
+	return err
+}

@@ -1,0 +1,315 @@
+//go:build linux
+
+package buildah
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/platforms"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	digest "github.com/opencontainers/go-digest"
+	imgspec "github.com/opencontainers/image-spec/specs-go"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	cmanifests "go.podman.io/common/libimage/manifests"
+	"go.podman.io/image/v5/manifest"
+	is "go.podman.io/image/v5/storage"
+	"go.podman.io/storage"
+
+	"github.com/zbuild/zbuild/planner"
+	"github.com/zbuild/zbuild/runner"
+)
+
+// Commit makes an image of snapshots.
+func (e *Engine) Commit(ctx context.Context, spec runner.ImageSpec) (*runner.Image, error) {
+	layers, top, err := e.imageLayers(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	config, created, err := imageConfig(spec, layers)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := imageManifest(spec.Format, config, layers)
+	if err != nil {
+		return nil, err
+	}
+	id, err := e.createImage(top, config, raw, created)
+	if err != nil {
+		return nil, err
+	}
+	img := &runner.Image{
+		ID: digest.FromBytes(config), Digest: digest.FromBytes(raw), Layers: len(layers), Platform: spec.Platform,
+	}
+	for _, l := range layers {
+		img.Size += l.Size
+	}
+	e.log.Debug("image", "id", id, "layers", len(layers))
+	return img, nil
+}
+
+// imageLayers gives the layers of the base and those made of the spec's
+// snapshots, and the ID of the topmost.
+func (e *Engine) imageLayers(ctx context.Context, spec runner.ImageSpec) (layers []imageLayer, top string, err error) {
+	var below runner.Snapshot
+	if spec.Base != nil {
+		if below, err = e.base(ctx, spec.Base); err != nil {
+			return nil, "", err
+		}
+		top = string(below)
+		if layers, err = e.layersOf(spec.Base, top); err != nil {
+			return nil, "", err
+		}
+	}
+	snapshots := spec.Layers
+	if spec.Squash && len(snapshots) > 1 {
+		snapshots = snapshots[len(snapshots)-1:]
+	}
+	for _, s := range snapshots {
+		l, err := e.adopt(ctx, top, below, s)
+		if err != nil {
+			return nil, "", err
+		}
+		layers = append(layers, l)
+		top, below = l.ID, s
+	}
+	return layers, top, nil
+}
+
+// layersOf lists the layers of a base image, lowest first.
+func (e *Engine) layersOf(base *planner.BaseImage, top string) ([]imageLayer, error) {
+	var out []imageLayer
+	for id := top; id != ""; {
+		l, err := e.store.Layer(id)
+		if err != nil {
+			return nil, fmt.Errorf("reading the layers of %s: %w", base.Ref, err)
+		}
+		out = append(out, imageLayer{ID: l.ID, DiffID: l.UncompressedDigest, Size: l.UncompressedSize})
+		id = l.Parent
+	}
+	slices.Reverse(out)
+	if len(out) != len(base.DiffIDs) {
+		return nil, fmt.Errorf("the base image %s has %d layers in the store and %d in its configuration", base.Ref, len(out), len(base.DiffIDs))
+	}
+	for i, d := range base.DiffIDs {
+		out[i].DiffID = d // a layer that was pulled in chunks does not know its own
+	}
+	return out, nil
+}
+
+// imageConfig completes the frontend's configuration: layers, and the times of
+// the history.
+func imageConfig(spec runner.ImageSpec, layers []imageLayer) ([]byte, time.Time, error) {
+	var img dockerspec.DockerOCIImage
+	if err := json.Unmarshal(spec.Config, &img); err != nil {
+		return nil, time.Time{}, fmt.Errorf("the frontend's image configuration: %w", err)
+	}
+	img.RootFS = ocispecs.RootFS{Type: "layers", DiffIDs: []digest.Digest{}}
+	for _, l := range layers {
+		img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, l.DiffID)
+	}
+	own := len(spec.Layers)
+	if spec.Squash && own > 1 {
+		squashHistory(img.History)
+		own = 1
+	}
+	img.History = completeHistory(img.History, len(layers))
+	stampHistory(img.History, spec.Created, len(layers)-own)
+	for _, h := range slices.Backward(img.History) {
+		if h.Created != nil {
+			img.Created = h.Created
+			break
+		}
+	}
+	raw, err := json.Marshal(img)
+	var created time.Time
+	if img.Created != nil {
+		created = *img.Created
+	}
+	return raw, created, err
+}
+
+// squashHistory leaves one entry with a layer among those of this build, the
+// last; those of the base have a time already.
+func squashHistory(history []ocispecs.History) {
+	kept := false
+	for i := len(history) - 1; i >= 0 && history[i].Created == nil; i-- {
+		if !history[i].EmptyLayer {
+			history[i].EmptyLayer = kept
+			kept = true
+		}
+	}
+}
+
+// completeHistory makes the history speak of as many layers as there are: some
+// images have none, or too short a one.
+func completeHistory(history []ocispecs.History, layers int) []ocispecs.History {
+	n := 0
+	for i := range history {
+		if history[i].EmptyLayer {
+			continue
+		}
+		n++
+		if n > layers {
+			history[i].EmptyLayer = true
+		}
+	}
+	var missing []ocispecs.History
+	for ; n < layers; n++ {
+		missing = append(missing, ocispecs.History{Comment: "zbuild: no history is known of this layer"})
+	}
+	return append(missing, history...)
+}
+
+// stampHistory gives the entries that have no time that of their layer, or for
+// one without a layer of the layer before it; so the same steps give the same
+// image, whenever it is committed.
+func stampHistory(history []ocispecs.History, created []time.Time, base int) {
+	if len(created) == 0 {
+		var last *time.Time
+		for i := range history {
+			if history[i].Created == nil {
+				history[i].Created = last
+			}
+			last = history[i].Created
+		}
+		return
+	}
+	now := created[0]
+	layer := -base
+	for i := range history {
+		h := &history[i]
+		if !h.EmptyLayer {
+			if layer >= 0 && layer < len(created) && h.Created == nil {
+				now = created[layer]
+			}
+			layer++
+		}
+		if h.Created == nil {
+			t := now.UTC()
+			h.Created = &t
+		}
+	}
+}
+
+// imageManifest describes the layers as they lie in the store, uncompressed.
+func imageManifest(format string, config []byte, layers []imageLayer) ([]byte, error) {
+	if format == planner.FormatDocker {
+		m := manifest.Schema2{
+			SchemaVersion: 2, MediaType: manifest.DockerV2Schema2MediaType,
+			ConfigDescriptor: manifest.Schema2Descriptor{
+				MediaType: manifest.DockerV2Schema2ConfigMediaType, Size: int64(len(config)), Digest: digest.FromBytes(config),
+			},
+			LayersDescriptors: []manifest.Schema2Descriptor{},
+		}
+		for _, l := range layers {
+			m.LayersDescriptors = append(m.LayersDescriptors, manifest.Schema2Descriptor{
+				MediaType: manifest.DockerV2SchemaLayerMediaTypeUncompressed, Size: l.Size, Digest: l.DiffID,
+			})
+		}
+		return json.Marshal(m)
+	}
+	m := ocispecs.Manifest{
+		Versioned: imgspec.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageManifest,
+		Config: ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageConfig, Size: int64(len(config)), Digest: digest.FromBytes(config)},
+		Layers: []ocispecs.Descriptor{},
+	}
+	for _, l := range layers {
+		m.Layers = append(m.Layers, ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageLayer, Size: l.Size, Digest: l.DiffID})
+	}
+	return json.Marshal(m)
+}
+
+// createImage records an image in the store, as containers/image would. The same
+// image may be there already, perhaps in another format.
+func (e *Engine) createImage(top string, config, raw []byte, created time.Time) (string, error) {
+	id := digest.FromBytes(config).Encoded()
+	d := digest.FromBytes(raw)
+	keys := []string{storage.ImageDigestManifestBigDataNamePrefix + "-" + d.String(), storage.ImageDigestBigDataKey}
+	opt := &storage.ImageOptions{CreationDate: created, Digest: d, BigData: []storage.ImageBigDataOption{
+		{Key: digest.FromBytes(config).String(), Data: config, Digest: digest.FromBytes(config)},
+	}}
+	for _, k := range keys {
+		opt.BigData = append(opt.BigData, storage.ImageBigDataOption{Key: k, Data: raw, Digest: d})
+	}
+	_, err := e.store.CreateImage(id, nil, top, "{}", opt)
+	if !errors.Is(err, storage.ErrDuplicateID) {
+		return id, err
+	}
+	if have, err := e.store.ImageBigData(id, storage.ImageDigestBigDataKey); err == nil && string(have) == string(raw) {
+		return id, nil
+	}
+	for _, k := range keys {
+		if err := e.store.SetImageBigData(id, k, raw, manifest.Digest); err != nil {
+			return id, err
+		}
+	}
+	return id, nil
+}
+
+// Index makes a list of images for several platforms.
+func (e *Engine) Index(ctx context.Context, images []*runner.Image, format string) (*runner.Image, error) {
+	list := cmanifests.Create()
+	out := &runner.Image{Index: true}
+	for _, img := range images {
+		ref, err := is.Transport.ParseStoreReference(e.store, "@"+img.ID.Encoded())
+		if err != nil {
+			return nil, err
+		}
+		d, err := list.Add(ctx, e.system, ref, false)
+		if err != nil {
+			return nil, fmt.Errorf("adding %s to the list: %w", platforms.FormatAll(img.Platform), err)
+		}
+		p := img.Platform
+		err = errors.Join(list.SetOS(d, p.OS), list.SetArchitecture(d, p.Architecture))
+		if p.Variant != "" {
+			err = errors.Join(err, list.SetVariant(d, p.Variant))
+		}
+		if p.OSVersion != "" {
+			err = errors.Join(err, list.SetOSVersion(d, p.OSVersion))
+		}
+		if err != nil {
+			return nil, err
+		}
+		out.Layers += img.Layers
+		out.Size += img.Size
+	}
+	kind := ocispecs.MediaTypeImageIndex
+	if format == planner.FormatDocker {
+		kind = manifest.DockerV2ListMediaType
+	}
+	raw, err := list.Serialize(kind)
+	if err != nil {
+		return nil, err
+	}
+	out.Digest = digest.FromBytes(raw)
+	out.ID = out.Digest
+	if e.store.Exists(out.ID.Encoded()) {
+		return out, nil // the same list of the same images
+	}
+	if _, err := list.SaveToImage(e.store, out.ID.Encoded(), nil, kind); err != nil {
+		return nil, fmt.Errorf("saving the list: %w", err)
+	}
+	return out, nil
+}
+
+// Tag gives an image its names.
+func (e *Engine) Tag(_ context.Context, image *runner.Image, names []string) error {
+	full := make([]string, 0, len(names))
+	for _, n := range names {
+		name, err := storeName(n)
+		if err != nil {
+			return err
+		}
+		full = append(full, name)
+	}
+	if err := e.store.AddNames(image.ID.Encoded(), full); err != nil {
+		return fmt.Errorf("tagging %s: %w", strings.Join(full, ", "), err)
+	}
+	return nil
+}

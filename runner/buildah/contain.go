@@ -1,0 +1,230 @@
+//go:build linux
+
+package buildah
+
+// Running a container: one call of the OCI runtime, or buildah's chroot where
+// there is no runtime. The runtime is a process group of its own, so that a
+// Ctrl-C at the terminal reaches this process alone, which then ends what runs in
+// good order.
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/solver/pb"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"go.podman.io/buildah/chroot"
+	"golang.org/x/sys/unix"
+
+	"github.com/zbuild/zbuild/runner"
+)
+
+// contain runs the container to its end. The error is an *runner.ExitError if
+// the process did not end with 0.
+func (e *Engine) contain(ctx context.Context, x *execJob) error {
+	if x.iso.kind == isolationChroot {
+		return e.containChroot(ctx, x)
+	}
+	raw, err := json.Marshal(x.spec)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(x.bundle, "config.json"), raw, 0o600); err != nil {
+		return err
+	}
+	id := "zbuild-" + newID()[:16]
+	logFile := filepath.Join(x.bundle, "log.json")
+	state := e.proc.path(runtimeName)
+	args := []string{"--root", state, "--log", logFile, "--log-format", "json", "run", "--bundle", x.bundle}
+	if filepath.Base(x.iso.runtime) == "runc" || x.iso.kind == isolationRootless {
+		args = append(args, "--no-new-keyring")
+	}
+	cmd := exec.Command(x.iso.runtime, append(args, id)...)
+	cmd.Dir = x.bundle
+	cmd.Stdout, cmd.Stderr = x.job.Stdout, x.job.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
+	cmd.WaitDelay = 5 * time.Second
+
+	// The death signal comes when the thread that started the runtime ends.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("starting %s: %w", x.iso.runtime, err)
+	}
+	stop := context.AfterFunc(ctx, func() { e.kill(x.iso.runtime, state, id, cmd.Process) })
+	err = cmd.Wait()
+	if !stop() {
+		e.delete(x.iso.runtime, state, id)
+		return context.Cause(ctx)
+	}
+	if err == nil {
+		return nil
+	}
+	if why := runtimeError(logFile); why != "" {
+		e.delete(x.iso.runtime, state, id)
+		return startError(why, x.spec.Process.Args)
+	}
+	return exitError(err)
+}
+
+// kill ends a container, or the runtime if it has not come to making one.
+func (e *Engine) kill(path, state, id string, p *os.Process) {
+	for range 50 {
+		out, err := exec.Command(path, "--root", state, "kill", id, "KILL").CombinedOutput()
+		if err == nil {
+			return
+		}
+		if errors.Is(p.Signal(syscall.Signal(0)), os.ErrProcessDone) {
+			return
+		}
+		if !bytes.Contains(out, []byte("does not exist")) {
+			e.log.Debug("killing a container", "output", strings.TrimSpace(string(out)))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	_ = p.Kill()
+}
+
+func (e *Engine) delete(path, state, id string) {
+	if _, err := os.Stat(filepath.Join(state, id)); err != nil {
+		return
+	}
+	if out, err := exec.Command(path, "--root", state, "delete", "--force", id).CombinedOutput(); err != nil {
+		e.log.Warn("a container cannot be removed", "container", id, "output", strings.TrimSpace(string(out)))
+	}
+}
+
+// runtimeError is the last error that the runtime itself logged: it failed, and
+// not the process in the container.
+func runtimeError(logFile string) string {
+	f, err := os.Open(logFile)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	var last string
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		var entry struct{ Level, Msg string }
+		if json.Unmarshal(lines.Bytes(), &entry) == nil && entry.Level == "error" {
+			last = entry.Msg
+		}
+	}
+	return last
+}
+
+// startError turns a runtime's complaint about a program that is not there into
+// the status that a shell gives for it.
+func startError(why string, args []string) error {
+	if strings.Contains(why, "exec") && len(args) > 0 {
+		if strings.Contains(why, "no such file or directory") || strings.Contains(why, "executable file not found") {
+			return fmt.Errorf("%q is not in the image: %w", args[0], &runner.ExitError{Code: 127})
+		}
+		if strings.Contains(why, "permission denied") {
+			return fmt.Errorf("%q cannot be executed: %w", args[0], &runner.ExitError{Code: 126})
+		}
+		if strings.Contains(why, "exec format error") {
+			return fmt.Errorf("%q is a program for another kind of machine: %w", args[0], &runner.ExitError{Code: 126})
+		}
+	}
+	return fmt.Errorf("the container cannot be started: %s", why)
+}
+
+func exitError(err error) error {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return err
+	}
+	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return &runner.ExitError{Code: 128 + int(status.Signal()), Signal: unix.SignalName(status.Signal())}
+	}
+	code := exit.ExitCode()
+	if code > 128 && unix.SignalName(syscall.Signal(code-128)) != "" {
+		return &runner.ExitError{Code: code, Signal: unix.SignalName(syscall.Signal(code - 128))}
+	}
+	return &runner.ExitError{Code: code}
+}
+
+// containChroot runs the process with buildah's chroot isolation. It shares the
+// machine's processes and network; what it starts is found by its root directory.
+func (e *Engine) containChroot(ctx context.Context, x *execJob) error {
+	x.spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.MountNamespace}, {Type: specs.UTSNamespace}}
+	stop := context.AfterFunc(ctx, func() {
+		for range 50 {
+			if killRooted(x.spec.Root.Path) == 0 {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
+	home := "/"
+	err := chroot.RunUsingChroot(x.spec, x.bundle, home, io.NopCloser(strings.NewReader("")), x.job.Stdout, x.job.Stderr, false)
+	killRooted(x.spec.Root.Path)
+	if !stop() {
+		return context.Cause(ctx)
+	}
+	if err == nil {
+		return nil
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exitError(exit)
+	}
+	return err
+}
+
+// killRooted kills every process whose root directory is root, and counts them.
+func killRooted(root string) int {
+	procs, _ := filepath.Glob("/proc/[0-9]*/root")
+	n := 0
+	for _, p := range procs {
+		if target, err := os.Readlink(p); err == nil && target == root {
+			var pid int
+			if _, err := fmt.Sscanf(p, "/proc/%d/root", &pid); err == nil && pid != os.Getpid() {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// canRun says whether programs for a platform can be run on this machine.
+func (e *Engine) canRun(p *pb.Platform) error {
+	if p == nil {
+		return nil
+	}
+	want := platforms.Normalize(p.Spec())
+	if platforms.Only(platforms.DefaultSpec()).Match(want) || emulated(want.Architecture) {
+		return nil
+	}
+	return &runner.PlatformError{Platform: platforms.Format(want), Host: platforms.Format(platforms.DefaultSpec())}
+}
+
+// emulated reports whether the kernel has an interpreter for an architecture's
+// programs; see binfmt_misc in the kernel's documentation.
+func emulated(arch string) bool {
+	names := map[string]string{
+		"amd64": "x86_64", "arm64": "aarch64", "386": "i386", "mips64le": "mips64el", "mipsle": "mipsel",
+		"loong64": "loongarch64",
+	}
+	name := arch
+	if n, ok := names[arch]; ok {
+		name = n
+	}
+	raw, err := os.ReadFile("/proc/sys/fs/binfmt_misc/qemu-" + name)
+	return err == nil && bytes.HasPrefix(raw, []byte("enabled"))
+}

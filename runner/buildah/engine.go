@@ -1,0 +1,187 @@
+//go:build linux
+
+package buildah
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+
+	"github.com/moby/buildkit/solver/pb"
+	"go.podman.io/image/v5/types"
+	"go.podman.io/storage"
+	"go.podman.io/storage/pkg/unshare"
+
+	"github.com/zbuild/zbuild/runner"
+)
+
+// Options say which store and which helpers to use. The zero value asks for what
+// podman and buildah would use.
+type Options struct {
+	// Root, RunRoot and Driver place the store; empty means as configured in
+	// storage.conf.
+	Root, RunRoot, Driver string
+	// DriverOptions are added to those of storage.conf.
+	DriverOptions []string
+	// Runtime is the OCI runtime's name or path; empty means the first that works.
+	Runtime string
+	// Isolation is "oci", "rootless", "chroot", or empty for the best that works.
+	Isolation string
+	// AuthFile names a file of registry credentials; empty means the usual ones.
+	AuthFile string
+	// PolicyFile names a signature policy; empty means the usual ones.
+	PolicyFile string
+	Logger     *slog.Logger
+}
+
+// Engine is a runner.Engine on containers-storage.
+type Engine struct {
+	store  storage.Store
+	system *types.SystemContext
+	log    *slog.Logger
+	proc   *process // what this process has going, for whoever must clean up
+
+	// isolation is found out when the first RUN needs it.
+	isolation func(context.Context) (isolation, error)
+
+	locks cacheLocks
+
+	mu      sync.Mutex
+	adopted map[runner.Snapshot]imageLayer // layers that this process digested
+}
+
+var _ runner.Engine = (*Engine)(nil)
+
+// UnusableError says that the engine cannot work on this machine, and what would
+// help. It is an installation's fault, not a build's.
+type UnusableError struct {
+	What string
+	Fix  string
+	Err  error
+}
+
+func (e *UnusableError) Error() string {
+	msg := e.What
+	if e.Err != nil {
+		msg += ": " + e.Err.Error()
+	}
+	if e.Fix != "" {
+		msg += "; " + e.Fix
+	}
+	return msg
+}
+
+func (e *UnusableError) Unwrap() error { return e.Err }
+
+// Open opens the store, finds out how containers can be run, and clears away
+// what killed processes have left. Errors are of type *UnusableError.
+func Open(ctx context.Context, opt Options) (*Engine, error) {
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	store, err := openStore(opt)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		store:   store,
+		system:  &types.SystemContext{AuthFilePath: opt.AuthFile, SignaturePolicyPath: opt.PolicyFile},
+		log:     opt.Logger,
+		adopted: make(map[runner.Snapshot]imageLayer),
+	}
+	e.isolation = once(func(ctx context.Context) (isolation, error) {
+		iso, err := chooseIsolation(ctx, opt)
+		if err == nil {
+			e.log.Debug("isolation", "kind", iso.kind, "runtime", iso.runtime, "not", iso.why)
+			err = e.proc.usesRuntime(iso.runtime)
+		}
+		return iso, err
+	})
+	e.sweep(ctx)
+	if e.proc, err = newProcess(e.processDir()); err != nil {
+		return nil, &UnusableError{What: "cannot write to the store's run directory", Err: err}
+	}
+	e.log.Debug("engine open", "root", store.GraphRoot(), "driver", store.GraphDriverName())
+	return e, nil
+}
+
+// once makes a function that does its work at the first call that is not
+// canceled, and gives the same answer ever after.
+func once[T any](fn func(context.Context) (T, error)) func(context.Context) (T, error) {
+	var mu sync.Mutex
+	var done bool
+	var value T
+	var err error
+	return func(ctx context.Context) (T, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if !done {
+			value, err = fn(ctx)
+			done = ctx.Err() == nil
+		}
+		return value, err
+	}
+}
+
+// Do runs one step.
+func (e *Engine) Do(ctx context.Context, job runner.Job) ([]runner.Snapshot, error) {
+	switch op := job.Step.Op.Op.(type) {
+	case *pb.Op_Exec:
+		return e.doExec(ctx, op.Exec, job)
+	case *pb.Op_File:
+		return e.doFile(ctx, op.File, job)
+	case *pb.Op_Source:
+		if job.Step.Image != nil {
+			s, err := e.base(ctx, job.Step.Image)
+			return []runner.Snapshot{s}, err
+		}
+	}
+	return nil, fmt.Errorf("%s: the buildah engine cannot do this yet", job.Step.Name)
+}
+
+// openStore opens containers-storage as the options and storage.conf say.
+func openStore(opt Options) (storage.Store, error) {
+	conf, err := storage.DefaultStoreOptions()
+	if err != nil {
+		return nil, &UnusableError{What: "the configuration of containers-storage cannot be read", Err: err}
+	}
+	if opt.Root != "" {
+		conf.GraphRoot = opt.Root
+	}
+	if opt.RunRoot != "" {
+		conf.RunRoot = opt.RunRoot
+	}
+	if opt.Driver != "" && opt.Driver != conf.GraphDriverName {
+		conf.GraphDriverName = opt.Driver
+		conf.GraphDriverOptions = nil
+	}
+	conf.GraphDriverOptions = append(conf.GraphDriverOptions, opt.DriverOptions...)
+	store, err := storage.GetStore(conf)
+	if err != nil {
+		fix := "run 'zbuild doctor'"
+		if unshare.IsRootless() {
+			fix = "check that /etc/subuid and /etc/subgid name you and that newuidmap is installed (package uidmap), then run 'zbuild doctor'"
+		}
+		return nil, &UnusableError{What: fmt.Sprintf("the store at %s cannot be opened", conf.GraphRoot), Fix: fix, Err: err}
+	}
+	return store, nil
+}
+
+// StateDir is where the store's zbuild keeps what is worth keeping between runs:
+// it lives and dies with the store.
+func (e *Engine) StateDir() string { return filepath.Join(e.store.GraphRoot(), "zbuild") }
+
+func (e *Engine) processDir() string { return filepath.Join(e.store.RunRoot(), "zbuild") }
+
+// Close gives the store back. Layers and images stay.
+func (e *Engine) Close() error {
+	err := e.proc.close()
+	_, err2 := e.store.Shutdown(false)
+	if errors.Is(err2, storage.ErrLayerUsedByContainer) {
+		err2 = nil // somebody else's container is mounted: that is its owner's affair
+	}
+	return errors.Join(err, err2)
+}

@@ -1,0 +1,328 @@
+//go:build linux
+
+package buildah
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+
+	rootfs "github.com/containerd/continuity/fs"
+	"github.com/moby/buildkit/executor"
+	"github.com/moby/buildkit/solver/pb"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	fscopy "github.com/tonistiigi/fsutil/copy"
+	"go.podman.io/common/libnetwork/etchosts"
+	"go.podman.io/common/libnetwork/resolvconf"
+
+	"github.com/zbuild/zbuild/internal/source"
+	"github.com/zbuild/zbuild/runner"
+)
+
+// execJob is one RUN: the trees that it mounts, and what to undo after it.
+type execJob struct {
+	e      *Engine
+	job    runner.Job
+	op     *pb.ExecOp
+	bundle string
+	spec   *specs.Spec
+	iso    isolation
+	mounts []specs.Mount // those that the Dockerfile asks for
+	layers []*stepLayer  // by output; nil where the output is only passed on
+	passed []runner.Snapshot
+	undo   []func()
+}
+
+func (e *Engine) doExec(ctx context.Context, op *pb.ExecOp, job runner.Job) (out []runner.Snapshot, err error) {
+	if err := e.canRun(job.Step.Op.Platform); err != nil {
+		return nil, err
+	}
+	x := &execJob{e: e, job: job, op: op}
+	if x.iso, err = e.isolation(ctx); err != nil {
+		return nil, err
+	}
+	if x.bundle, err = os.MkdirTemp(e.proc.path(bundlesName), ""); err != nil {
+		return nil, err
+	}
+	defer func() {
+		for i := len(x.undo) - 1; i >= 0; i-- {
+			x.undo[i]()
+		}
+		for _, l := range x.layers {
+			if l != nil {
+				l.drop() // does nothing to those that were frozen
+			}
+		}
+		if err2 := os.RemoveAll(x.bundle); err == nil {
+			err = err2
+		}
+	}()
+	root, err := x.prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.run(ctx, root); err != nil {
+		return nil, err
+	}
+	for i, l := range x.layers {
+		s := x.passed[i]
+		if l != nil {
+			if s, err = l.freeze(); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// run describes the container and runs it, and takes the mount points away that
+// it made for itself.
+func (x *execJob) run(ctx context.Context, root string) error {
+	net := networkHost
+	if x.op.Network == pb.NetMode_NONE {
+		net = networkNone
+	}
+	x.spec = baseSpec(inUserNamespace(), net)
+	x.spec.Root.Path = root
+	if err := setProcess(x.spec, x.op.Meta, root); err != nil {
+		return err
+	}
+	if err := x.setSecretEnv(); err != nil {
+		return err
+	}
+	setSeccomp(x.spec)
+	if err := x.setNames(net); err != nil {
+		return err
+	}
+	x.spec.Mounts = append(x.spec.Mounts, x.mounts...)
+	var stubs []executor.Mount
+	for _, m := range x.mounts {
+		stubs = append(stubs, executor.Mount{Dest: m.Destination})
+	}
+	clean := executor.MountStubsCleaner(context.WithoutCancel(ctx), root, stubs, x.op.Meta.RemoveMountStubsRecursive)
+	defer clean()
+	err := x.e.contain(ctx, x)
+	var exit *runner.ExitError
+	if errors.As(err, &exit) {
+		for _, code := range x.op.Meta.ValidExitCodes {
+			if int(code) == exit.Code {
+				return nil
+			}
+		}
+	}
+	return err
+}
+
+// prepare makes every mount that the RUN asks for and gives the root's place.
+func (x *execJob) prepare(ctx context.Context) (root string, err error) {
+	outputs := 0
+	for _, m := range x.op.Mounts {
+		outputs = max(outputs, int(m.Output)+1)
+	}
+	x.layers = make([]*stepLayer, outputs)
+	x.passed = make([]runner.Snapshot, outputs)
+	mounts := append([]*pb.Mount(nil), x.op.Mounts...)
+	sort.SliceStable(mounts, func(i, j int) bool { return depth(mounts[i].Dest) < depth(mounts[j].Dest) })
+	for _, m := range mounts {
+		var src string
+		switch m.MountType {
+		case pb.MountType_BIND:
+			src, err = x.bindMount(ctx, m)
+			if err == nil && filepath.Clean(m.Dest) == "/" {
+				root = src
+				continue
+			}
+		case pb.MountType_CACHE:
+			src, err = x.cacheMount(ctx, m)
+		case pb.MountType_TMPFS:
+			x.mounts = append(x.mounts, tmpfs(m))
+			continue
+		case pb.MountType_SECRET:
+			src, err = x.secretMount(m)
+			if src == "" && err == nil {
+				continue // optional, and nobody has it
+			}
+		default:
+			err = fmt.Errorf("a mount of type %s is not available yet", strings.ToLower(m.MountType.String()))
+		}
+		if err != nil {
+			return "", fmt.Errorf("mounting %s: %w", m.Dest, err)
+		}
+		x.mounts = append(x.mounts, bind(src, m.Dest, m.Readonly || m.MountType == pb.MountType_SECRET))
+	}
+	if root == "" {
+		return "", errors.New("the step has no root file system")
+	}
+	return root, nil
+}
+
+func depth(p string) int { return strings.Count(strings.Trim(filepath.Clean(p), "/"), "/") }
+
+// bindMount gives the place of a tree: the root, or what --mount=type=bind asks
+// for. Changes to it are kept if it is an output, and dropped otherwise.
+func (x *execJob) bindMount(ctx context.Context, m *pb.Mount) (string, error) {
+	var in runner.Input
+	if m.Input >= 0 {
+		in = x.job.Inputs[m.Input]
+	}
+	if in.Local != nil {
+		return x.localMount(ctx, m, in)
+	}
+	if m.Readonly {
+		v, err := x.e.view(in.Snapshot)
+		if err != nil {
+			return "", err
+		}
+		x.undo = append(x.undo, v.close)
+		if m.Output >= 0 {
+			x.passed[m.Output] = in.Snapshot
+		}
+		return x.selected(v.root, m.Selector)
+	}
+	layer, err := x.e.newLayer(in.Snapshot)
+	if err != nil {
+		return "", err
+	}
+	if m.Output >= 0 {
+		x.layers[m.Output] = layer
+	} else {
+		x.undo = append(x.undo, layer.drop)
+	}
+	return x.selected(layer.root, m.Selector)
+}
+
+// localMount copies what is selected of a build context: the process sees what
+// the step is keyed by, as root's, without what is ignored, and cannot reach the
+// host's files.
+func (x *execJob) localMount(ctx context.Context, m *pb.Mount, in runner.Input) (string, error) {
+	layer, err := x.e.newLayer("")
+	if err != nil {
+		return "", err
+	}
+	x.undo = append(x.undo, layer.drop)
+	tree := source.Tree{Dir: in.Local.Dir, Exclude: in.Local.Exclude}
+	matches, err := tree.Resolve(source.Selection{Path: m.Selector, FollowLinks: true})
+	if err != nil {
+		return "", err
+	}
+	opt := func(ci *fscopy.CopyInfo) {
+		ci.ExcludePatterns = tree.Below(matches[0])
+		ci.Chown = chowner(&fscopy.User{})
+		ci.CopyDirContents = true
+		ci.FollowLinks = true
+		ci.XAttrErrorHandler = func(string, string, string, error) error { return nil }
+	}
+	if err := fscopy.Copy(ctx, tree.Dir, matches[0], layer.root, "/mount", opt); err != nil {
+		return "", hideRoots(err, tree.Dir, layer.root)
+	}
+	return filepath.Join(layer.root, "mount"), nil
+}
+
+// selected is the path of a selector in a tree, links resolved inside of it.
+func (x *execJob) selected(root, selector string) (string, error) {
+	if selector == "" {
+		return root, nil
+	}
+	p, err := rootfs.RootPath(root, selector)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Lstat(p); err != nil {
+		return "", &source.NotFoundError{Path: selector}
+	}
+	return p, nil
+}
+
+func tmpfs(m *pb.Mount) specs.Mount {
+	opts := []string{"nosuid", "nodev", "mode=1777"}
+	if m.TmpfsOpt != nil && m.TmpfsOpt.Size > 0 {
+		opts = append(opts, fmt.Sprintf("size=%d", m.TmpfsOpt.Size))
+	}
+	return specs.Mount{Type: "tmpfs", Source: "tmpfs", Destination: filepath.Clean("/" + m.Dest), Options: opts}
+}
+
+// secretMount writes a secret to a file of the bundle, which lies in the run
+// directory and goes when the RUN ends. It gives "" for an optional secret that
+// nobody has.
+func (x *execJob) secretMount(m *pb.Mount) (string, error) {
+	opt := m.SecretOpt
+	value, err := x.secret(opt.ID, opt.Optional)
+	if err != nil || value == nil {
+		return "", err
+	}
+	f, err := os.CreateTemp(x.bundle, "secret-")
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(value)
+	err = errors.Join(err, f.Chown(int(opt.Uid), int(opt.Gid)), f.Chmod(os.FileMode(opt.Mode).Perm()), f.Close())
+	return f.Name(), err
+}
+
+func (x *execJob) setSecretEnv() error {
+	for _, s := range x.op.Secretenv {
+		value, err := x.secret(s.ID, s.Optional)
+		if err != nil {
+			return err
+		}
+		if value != nil {
+			x.spec.Process.Env = append(x.spec.Process.Env, s.Name+"="+string(value))
+		}
+	}
+	return nil
+}
+
+// secret asks for a value; nil and no error for an optional one that is not there.
+func (x *execJob) secret(id string, optional bool) ([]byte, error) {
+	value, err := x.job.Secret(id)
+	if errors.Is(err, fs.ErrNotExist) {
+		if optional {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("secret %q is required and nobody gives it; declare it in the target: secret = [\"id=%s,env=NAME\"] or [\"id=%s,src=FILE\"]", id, id, id)
+	}
+	if value == nil && err == nil {
+		value = []byte{}
+	}
+	return value, err
+}
+
+// setNames gives the container its /etc/hosts and /etc/resolv.conf.
+func (x *execJob) setNames(net network) error {
+	hosts := filepath.Join(x.bundle, "hosts")
+	var extra []string
+	for _, h := range x.op.Meta.ExtraHosts {
+		extra = append(extra, h.Host+":"+h.IP)
+	}
+	err := etchosts.New(&etchosts.Params{
+		BaseFile: "/etc/hosts", ExtraHosts: extra, TargetFile: hosts,
+		ContainerIPs: etchosts.HostEntries{{IP: "127.0.0.1", Names: []string{x.spec.Hostname}}},
+	})
+	if err != nil {
+		return fmt.Errorf("writing /etc/hosts: %w", err)
+	}
+	resolv := filepath.Join(x.bundle, "resolv.conf")
+	err = resolvconf.New(&resolvconf.Params{
+		Path: resolv, Namespaces: x.spec.Linux.Namespaces, IPv6Enabled: true,
+		KeepHostServers: true, KeepHostSearches: true, KeepHostOptions: true,
+	})
+	if err != nil {
+		return fmt.Errorf("writing /etc/resolv.conf: %w", err)
+	}
+	for _, f := range []string{hosts, resolv} {
+		if err := os.Chmod(f, 0o644); err != nil {
+			return err
+		}
+	}
+	if net != networkNone {
+		x.mounts = append(x.mounts, bind(resolv, "/etc/resolv.conf", true))
+	}
+	x.mounts = append(x.mounts, bind(hosts, "/etc/hosts", true))
+	return nil
+}

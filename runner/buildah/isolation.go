@@ -1,0 +1,149 @@
+//go:build linux
+
+package buildah
+
+// How a RUN is isolated is found out once, by trying, and not at the first RUN by
+// failing: an OCI runtime that works here, else a chroot.
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"go.podman.io/storage/pkg/unshare"
+)
+
+// Kinds of isolation, as buildah names them.
+const (
+	isolationOCI      = "oci"
+	isolationRootless = "rootless"
+	isolationChroot   = "chroot"
+)
+
+// isolation is how a RUN is run.
+type isolation struct {
+	kind    string
+	runtime string // path of the OCI runtime; empty for chroot
+	version string // what it says of itself
+	why     string // why this one and none that comes before it
+}
+
+// runtimeNames are the runtimes that are looked for, the best first.
+func runtimeNames() []string { return []string{"crun", "runc"} }
+
+// chooseIsolation finds an isolation that works, or the one that was asked for.
+func chooseIsolation(ctx context.Context, opt Options) (isolation, error) {
+	kind := opt.Isolation
+	switch kind {
+	case "", isolationOCI, isolationRootless, isolationChroot:
+	default:
+		return isolation{}, &UnusableError{
+			What: fmt.Sprintf("unknown isolation %q", kind), Fix: "use oci, rootless or chroot",
+		}
+	}
+	if kind == isolationChroot {
+		return isolation{kind: kind, why: "asked for"}, nil
+	}
+	names := runtimeNames()
+	if opt.Runtime != "" {
+		names = []string{opt.Runtime}
+	}
+	var refused []string
+	for _, name := range names {
+		path, err := findRuntime(name)
+		if err != nil {
+			refused = append(refused, name+" is not installed")
+			continue
+		}
+		version, err := tryRuntime(ctx, path)
+		if err != nil {
+			refused = append(refused, fmt.Sprintf("%s does not work here (%v)", path, err))
+			continue
+		}
+		iso := isolation{kind: isolationOCI, runtime: path, version: version, why: strings.Join(refused, "; ")}
+		if unshare.IsRootless() {
+			iso.kind = isolationRootless
+		}
+		return iso, nil
+	}
+	why := strings.Join(refused, "; ")
+	if opt.Runtime != "" || kind != "" {
+		return isolation{}, &UnusableError{What: "no usable OCI runtime: " + why, Fix: "install runc, or use --isolation chroot"}
+	}
+	return isolation{kind: isolationChroot, why: why}, nil
+}
+
+// findRuntime looks in PATH, and in the directories of administrators, which the
+// PATH of an ordinary user lacks on Debian.
+func findRuntime(name string) (string, error) {
+	if path, err := exec.LookPath(name); err == nil {
+		return filepath.Abs(path)
+	}
+	if strings.Contains(name, "/") {
+		return "", fmt.Errorf("%s does not exist", name)
+	}
+	for _, dir := range []string{"/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin"} {
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return path, nil
+		}
+	}
+	return "", exec.ErrNotFound
+}
+
+// tryRuntime runs a container that does nothing: the only proof that a runtime
+// gets along with this kernel, its cgroups and this process's rights. The
+// container's program cannot exist in an empty tree; a runtime that works gets
+// as far as finding that out.
+func tryRuntime(ctx context.Context, path string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	version, err := exec.CommandContext(ctx, path, "--version").Output()
+	if err != nil {
+		return "", fmt.Errorf("--version: %w", err)
+	}
+	first, _, _ := strings.Cut(string(version), "\n")
+
+	dir, err := os.MkdirTemp("", "zbuild-probe-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
+	root := filepath.Join(dir, "rootfs")
+	if err := os.Mkdir(root, 0o755); err != nil {
+		return "", err
+	}
+	spec := baseSpec(unshare.IsRootless(), networkHost)
+	spec.Root.Path = root
+	spec.Process.Args = []string{"/zbuild-probe"}
+	spec.Process.Cwd = "/"
+	raw, err := json.Marshal(spec)
+	if err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), raw, 0o600); err != nil {
+		return "", err
+	}
+	var out bytes.Buffer
+	cmd := exec.CommandContext(ctx, path, "--root", filepath.Join(dir, "state"), "run", "--bundle", dir, "zbuild-probe-"+newID()[:12])
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Dir = dir
+	err = cmd.Run()
+	text := strings.TrimSpace(out.String())
+	if strings.Contains(text, "no such file or directory") && strings.Contains(text, "zbuild-probe") &&
+		(strings.Contains(text, "exec") || strings.Contains(text, "executable")) {
+		return first, nil
+	}
+	if err == nil {
+		return first, nil
+	}
+	if i := strings.LastIndex(text, "\n"); i >= 0 {
+		text = text[i+1:]
+	}
+	return "", fmt.Errorf("%s", text)
+}

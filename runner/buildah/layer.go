@@ -1,0 +1,210 @@
+//go:build linux
+
+package buildah
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"go.podman.io/storage"
+	"golang.org/x/sys/unix"
+
+	"github.com/zbuild/zbuild/runner"
+)
+
+// stepLayer is a layer that a step is working in: mounted, writable, and deleted
+// unless it is frozen.
+type stepLayer struct {
+	e    *Engine
+	id   string
+	root string // where it is mounted
+	done bool
+}
+
+// newID makes a layer ID as containers-storage makes them. Choosing it ourselves
+// lets the layer be journalled before it exists.
+func newID() string {
+	var b [32]byte
+	_, _ = rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// newLayer makes and mounts a layer on top of parent.
+func (e *Engine) newLayer(parent runner.Snapshot) (*stepLayer, error) {
+	l := &stepLayer{e: e, id: newID()}
+	if err := e.proc.begin(l.id); err != nil {
+		return nil, err
+	}
+	if _, err := e.store.CreateLayer(l.id, string(parent), nil, "", true, nil); err != nil {
+		e.proc.end(l.id)
+		return nil, fmt.Errorf("creating a layer: %w", err)
+	}
+	root, err := e.store.Mount(l.id, "")
+	if err != nil {
+		l.drop()
+		return nil, fmt.Errorf("mounting a layer: %w", err)
+	}
+	l.root = root
+	if parent == "" {
+		// containers-storage makes roots 0555; an empty tree's is 0755 for Docker.
+		if err := os.Chmod(root, 0o755); err != nil {
+			l.drop()
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+// freeze unmounts the layer and gives its snapshot. From here on nothing writes
+// to it.
+func (l *stepLayer) freeze() (runner.Snapshot, error) {
+	if _, err := l.e.store.Unmount(l.id, false); err != nil {
+		return "", fmt.Errorf("unmounting a layer: %w", err)
+	}
+	l.done = true
+	l.e.proc.end(l.id)
+	return runner.Snapshot(l.id), nil
+}
+
+// drop deletes the layer unless it is frozen.
+func (l *stepLayer) drop() {
+	if l.done {
+		return
+	}
+	l.done = true
+	if _, err := l.e.store.Unmount(l.id, true); err != nil && !errors.Is(err, storage.ErrLayerNotMounted) {
+		l.e.log.Debug("unmounting an abandoned layer", "error", err)
+	}
+	if err := l.e.store.DeleteLayer(l.id); err != nil {
+		l.e.log.Warn("an abandoned layer cannot be deleted now; the next start tries again", "layer", l.id, "error", err)
+		return // stays in the journal
+	}
+	l.e.proc.end(l.id)
+}
+
+// Has reports whether a snapshot's layer is in the store.
+func (e *Engine) Has(_ context.Context, s runner.Snapshot) bool {
+	return s == "" || e.store.Exists(string(s))
+}
+
+// Discard deletes the layers of snapshots, those that have others on them last.
+// A layer that something else uses stays.
+func (e *Engine) Discard(_ context.Context, snapshots ...runner.Snapshot) error {
+	var errs []error
+	for i := len(snapshots) - 1; i >= 0; i-- {
+		err := e.store.DeleteLayer(string(snapshots[i]))
+		switch {
+		case err == nil,
+			errors.Is(err, storage.ErrNotALayer), errors.Is(err, storage.ErrLayerUnknown),
+			errors.Is(err, storage.ErrLayerHasChildren),
+			errors.Is(err, storage.ErrLayerUsedByImage), errors.Is(err, storage.ErrLayerUsedByContainer):
+		default:
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// view is a read-only look at a snapshot.
+type view struct {
+	root  string
+	close func()
+}
+
+// view mounts a snapshot so that it can be read while others read it, or build
+// on it. The store's own mounts cannot be used for that: they are read-write,
+// and counted per process.
+func (e *Engine) view(s runner.Snapshot) (*view, error) {
+	dir, err := os.MkdirTemp(e.proc.path(mountsName), "")
+	if err != nil {
+		return nil, err
+	}
+	if s == "" {
+		return &view{root: dir, close: func() { _ = os.Remove(dir) }}, nil
+	}
+	lowers, err := e.lowerDirs(string(s))
+	if err != nil {
+		_ = os.Remove(dir)
+		return nil, err
+	}
+	if len(lowers) > 0 {
+		err = mountOverlayReadOnly(append(lowers, e.proc.path(emptyName)), dir)
+		if err == nil {
+			return &view{root: dir, close: func() {
+				_ = unix.Unmount(dir, unix.MNT_DETACH)
+				_ = os.Remove(dir)
+			}}, nil
+		}
+		e.log.Debug("mounting a view failed; the driver mounts it instead", "error", err)
+	}
+	_ = os.Remove(dir)
+	root, err := e.store.Mount(string(s), "")
+	if err != nil {
+		return nil, fmt.Errorf("mounting a snapshot: %w", err)
+	}
+	return &view{root: root, close: func() { _, _ = e.store.Unmount(string(s), false) }}, nil
+}
+
+// lowerDirs lists the directories that make up a layer's tree, the topmost
+// first; none where the driver has no such thing, or does not mount natively.
+func (e *Engine) lowerDirs(layer string) ([]string, error) {
+	if e.store.GraphDriverName() != "overlay" {
+		return nil, nil
+	}
+	for _, o := range e.store.GraphOptions() {
+		if strings.Contains(o, "mount_program") {
+			return nil, nil
+		}
+	}
+	driver, err := e.store.GraphDriver()
+	if err != nil {
+		return nil, err
+	}
+	meta, err := driver.Metadata(layer)
+	if err != nil {
+		return nil, fmt.Errorf("looking at a layer: %w", err)
+	}
+	if meta["UpperDir"] == "" {
+		return nil, nil
+	}
+	lowers := []string{meta["UpperDir"]}
+	if meta["LowerDir"] != "" {
+		lowers = append(lowers, strings.Split(meta["LowerDir"], ":")...)
+	}
+	return lowers, nil
+}
+
+// mountOverlayReadOnly uses the mount API of Linux 6.5, which has no limit on the
+// number of layers. It needs two of them at least; an empty one does.
+func mountOverlayReadOnly(lowers []string, target string) error {
+	fsfd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fsfd)
+	for _, l := range lowers {
+		if err := unix.FsconfigSetString(fsfd, "lowerdir+", filepath.Clean(l)); err != nil {
+			return err
+		}
+	}
+	if inUserNamespace() {
+		if err := unix.FsconfigSetFlag(fsfd, "userxattr"); err != nil {
+			return err
+		}
+	}
+	if err := unix.FsconfigCreate(fsfd); err != nil {
+		return err
+	}
+	mfd, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(mfd)
+	return unix.MoveMount(mfd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH)
+}

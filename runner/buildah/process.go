@@ -1,0 +1,168 @@
+//go:build linux
+
+package buildah
+
+// What a process has going (containers, mounts, half-made layers) is written
+// down before it is begun, in a directory that the process holds a lock on. The
+// kernel drops the lock when the process dies, however it dies; whoever finds a
+// directory without a lock finishes what its owner could not.
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+	"go.podman.io/storage"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	lockName    = "lock"
+	layersName  = "layers"  // one empty file per layer that is being made
+	runtimeName = "runtime" // the OCI runtime's state
+	bundlesName = "bundles"
+	mountsName  = "mounts" // read-only views of snapshots
+	emptyName   = "empty"  // a directory that stays empty
+	runtimePath = "runtime.path"
+)
+
+// process is the directory of one running zbuild.
+type process struct {
+	dir  string
+	lock *os.File
+}
+
+func newProcess(parent string) (*process, error) {
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return nil, err
+	}
+	// The lock is taken under another name, so that a sweep that comes between
+	// the directory's creation and the lock cannot take it for a dead one.
+	dir, err := os.MkdirTemp(parent, "new-")
+	if err != nil {
+		return nil, err
+	}
+	p := &process{}
+	for _, name := range []string{layersName, runtimeName, bundlesName, mountsName, emptyName} {
+		if err = os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		p.lock, err = lockDir(dir)
+	}
+	if err == nil {
+		p.dir = filepath.Join(parent, "p"+strings.TrimPrefix(filepath.Base(dir), "new"))
+		err = os.Rename(dir, p.dir)
+	}
+	if err != nil {
+		return nil, errors.Join(err, p.lock.Close(), os.RemoveAll(dir))
+	}
+	return p, nil
+}
+
+// lockDir takes the directory's lock, or fails at once if another process has it.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (p *process) path(elem ...string) string {
+	return filepath.Join(append([]string{p.dir}, elem...)...)
+}
+
+// begin notes that a layer is being made, end that it is whole or gone.
+func (p *process) begin(layer string) error {
+	return os.WriteFile(p.path(layersName, layer), nil, 0o600)
+}
+
+func (p *process) end(layer string) { _ = os.Remove(p.path(layersName, layer)) }
+
+// usesRuntime notes which OCI runtime knows about the containers.
+func (p *process) usesRuntime(path string) error {
+	return os.WriteFile(p.path(runtimePath), []byte(path), 0o600)
+}
+
+func (p *process) close() error {
+	if p == nil {
+		return nil
+	}
+	err := os.RemoveAll(p.dir)
+	return errors.Join(err, p.lock.Close())
+}
+
+// sweep clears away what dead processes have left: containers first, then the
+// mounts that they used, then the layers that nobody will finish.
+func (e *Engine) sweep(ctx context.Context) {
+	entries, err := os.ReadDir(e.processDir())
+	if err != nil {
+		return // there is nothing yet
+	}
+	for _, entry := range entries {
+		dir := filepath.Join(e.processDir(), entry.Name())
+		if strings.HasPrefix(entry.Name(), "new-") {
+			// Either its owner is about to rename it, or it died before it did
+			// anything.
+			if info, err := entry.Info(); err == nil && time.Since(info.ModTime()) > time.Hour {
+				_ = os.RemoveAll(dir)
+			}
+			continue
+		}
+		lock, err := lockDir(dir)
+		if err != nil {
+			continue // alive, or gone already
+		}
+		e.sweepOne(ctx, dir)
+		lock.Close()
+	}
+}
+
+func (e *Engine) sweepOne(ctx context.Context, dir string) {
+	e.log.Info("clearing away what a killed build has left", "dir", dir)
+	containers, _ := os.ReadDir(filepath.Join(dir, runtimeName))
+	path, _ := os.ReadFile(filepath.Join(dir, runtimePath))
+	for _, c := range containers {
+		if len(path) == 0 {
+			break
+		}
+		cmd := exec.CommandContext(ctx, string(path), "--root", filepath.Join(dir, runtimeName), "delete", "--force", c.Name())
+		if out, err := cmd.CombinedOutput(); err != nil {
+			e.log.Warn("a container of a killed build cannot be removed", "container", c.Name(), "output", strings.TrimSpace(string(out)))
+		}
+	}
+	unmountBelow(dir)
+	layers, _ := os.ReadDir(filepath.Join(dir, layersName))
+	for _, l := range layers {
+		_, _ = e.store.Unmount(l.Name(), true)
+		err := e.store.DeleteLayer(l.Name())
+		if err != nil && !errors.Is(err, storage.ErrNotALayer) && !errors.Is(err, storage.ErrLayerUnknown) {
+			e.log.Warn("a layer of a killed build cannot be removed", "layer", l.Name(), "error", err)
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		e.log.Warn("a killed build's directory cannot be removed", "error", err)
+	}
+}
+
+// unmountBelow detaches every mount below dir, the innermost first.
+func unmountBelow(dir string) {
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if err != nil {
+		return
+	}
+	for i := len(mounts) - 1; i >= 0; i-- {
+		_ = unix.Unmount(mounts[i].Mountpoint, unix.MNT_DETACH)
+	}
+}
