@@ -1,0 +1,289 @@
+package main
+
+import (
+	"bytes"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.podman.io/storage"
+	"go.podman.io/storage/pkg/unshare"
+	"go.podman.io/storage/types"
+)
+
+// Credentials of the registry that the script command "registry" starts.
+const (
+	registryUser     = "someone"
+	registryPassword = "correct-horse-battery-staple"
+)
+
+// e2eSetup gives a script a containers-storage of its own, which zbuild and
+// Debian's buildah, podman and skopeo find by the same configuration file, and
+// the variables
+//
+//	REPO    the repository
+//	STORE   the store's directory
+//	USERNS  a command that enters the user namespace of an ordinary user's store,
+//	        empty for root
+//	GOROOT  the host's Go
+func e2eSetup(env *testscript.Env) error {
+	repo, err := filepath.Abs("../..")
+	if err != nil {
+		return err
+	}
+	store := filepath.Join(env.WorkDir, ".store")
+	home := filepath.Join(env.WorkDir, ".home")
+	for _, dir := range []string{store, home} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	// Without skip_mount_home root's store is a mount that nobody unmounts.
+	conf := filepath.Join(store, "storage.conf")
+	text := fmt.Sprintf("[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n\n[storage.options.overlay]\nskip_mount_home = \"true\"\n",
+		filepath.Join(store, "graph"), filepath.Join(store, "run"))
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		return err
+	}
+	goroot, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		return fmt.Errorf("go env GOROOT: %w", err)
+	}
+	userns := ""
+	if os.Geteuid() != 0 {
+		userns = "buildah unshare"
+	}
+	env.Setenv("REPO", repo)
+	env.Setenv("STORE", store)
+	env.Setenv("HOME", home)
+	env.Setenv("USERNS", userns)
+	env.Setenv("GOROOT", strings.TrimSpace(string(goroot)))
+	env.Setenv("CONTAINERS_STORAGE_CONF", conf)
+	env.Setenv("REGISTRY_AUTH_FILE", filepath.Join(home, "auth.json"))
+	env.Defer(func() {
+		// Files of subordinate IDs cannot be removed from outside.
+		rm := exec.Command("rm", "-rf", store)
+		if userns != "" {
+			rm = exec.Command("buildah", "unshare", "rm", "-rf", store)
+		}
+		rm.Env = env.Vars
+		if out, err := rm.CombinedOutput(); err != nil {
+			env.T().Fatal(fmt.Sprintf("removing the store: %v\n%s", err, out))
+		}
+	})
+	return nil
+}
+
+// e2eCommands are the script commands of the end-to-end tests.
+func e2eCommands() map[string]func(*testscript.TestScript, bool, []string) {
+	return map[string]func(*testscript.TestScript, bool, []string){
+		"stage-busybox": cmdStageBusybox,
+		"exits":         cmdExits,
+		"bad":           cmdBad,
+		"registry":      cmdRegistry,
+		"store-clean":   cmdStoreClean,
+	}
+}
+
+// stage-busybox DIR... puts the host's static busybox into DIR/bin.
+func cmdStageBusybox(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: stage-busybox DIR...")
+	}
+	ts.Check(ts.Exec(filepath.Join(ts.Getenv("REPO"), ".ci", "stage-busybox"), args...))
+}
+
+// exits STATUS COMMAND... runs a command that has to end with that status.
+// STATUS is a regular expression. What the command prints is what stdout and
+// stderr look at next.
+func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits STATUS COMMAND ARGUMENT...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	status := 0
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		status = exit.ExitCode()
+	case err != nil:
+		ts.Fatalf("%v", err)
+	}
+	if !regexp.MustCompile("^(?:" + args[0] + ")$").MatchString(strconv.Itoa(status)) {
+		ts.Fatalf("%s: exit status %d, want %s", strings.Join(args[1:], " "), status, args[0])
+	}
+}
+
+// bad STATUS REGEXP COMMAND... runs a command with bad input: it ends with that
+// status within ten seconds, prints what REGEXP matches to standard error and no
+// stack trace, and leaves neither an image nor anything half made.
+func cmdBad(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: bad STATUS REGEXP COMMAND ARGUMENT...")
+	}
+	start := time.Now()
+	cmdExits(ts, false, append([]string{args[0]}, args[2:]...))
+	if took := time.Since(start); took > 10*time.Second {
+		ts.Fatalf("took %v", took)
+	}
+	text := ts.ReadFile("stderr")
+	if !regexp.MustCompile("(?m)" + args[1]).MatchString(text) {
+		ts.Fatalf("stderr does not match %s", args[1])
+	}
+	if regexp.MustCompile(`(?m)^goroutine \d+ \[|^panic: `).MatchString(text) {
+		ts.Fatalf("a stack trace is no message")
+	}
+	list := exec.Command("buildah", "images", "--all", "--quiet")
+	list.Env = scriptEnv(ts)
+	out, err := list.CombinedOutput()
+	ts.Check(err)
+	if len(bytes.TrimSpace(out)) > 0 {
+		ts.Fatalf("images were left: %s", out)
+	}
+}
+
+// registry starts a registry that asks for a user and a password, and sets
+// REGISTRY to its address, REGISTRY_USER and REGISTRY_PASSWORD.
+func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: registry")
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	images := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	server := &http.Server{
+		ReadHeaderTimeout: time.Minute,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			user, password, _ := r.BasicAuth()
+			if user != registryUser || subtle.ConstantTimeCompare([]byte(password), []byte(registryPassword)) != 1 {
+				w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+				http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`, http.StatusUnauthorized)
+				return
+			}
+			images.ServeHTTP(w, r)
+		}),
+	}
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(listener) }()
+	ts.Defer(func() {
+		server.Close()
+		<-done
+	})
+
+	addr := listener.Addr().String()
+	conf := filepath.Join(ts.Getenv("HOME"), "registries.conf")
+	ts.Check(os.WriteFile(conf, fmt.Appendf(nil, "[[registry]]\nlocation = %q\ninsecure = true\n", addr), 0o600))
+	ts.Setenv("CONTAINERS_REGISTRIES_CONF", conf)
+	ts.Setenv("REGISTRY", addr)
+	ts.Setenv("REGISTRY_USER", registryUser)
+	ts.Setenv("REGISTRY_PASSWORD", registryPassword)
+}
+
+// store-clean fails if the store has a container, a mounted or unfinished layer
+// or anything damaged, or if temporary files were left.
+func cmdStoreClean(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: store-clean")
+	}
+	ts.Check(ts.Exec("store-check"))
+
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	ts.Check(err)
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, " "+ts.Getenv("WORK")+"/") {
+			ts.Fatalf("a mount was left: %s", line)
+		}
+	}
+	entries, err := os.ReadDir(ts.Getenv("TMPDIR"))
+	ts.Check(err)
+	for _, entry := range entries {
+		ts.Fatalf("a temporary file was left: %s", entry.Name())
+	}
+}
+
+func scriptEnv(ts *testscript.TestScript) []string {
+	var env []string
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "CONTAINERS_STORAGE_CONF"} {
+		env = append(env, name+"="+ts.Getenv(name))
+	}
+	return env
+}
+
+// storeCheck is the program store-check: it opens the store of the configuration
+// and prints what is wrong with it. It has to be a process of its own, because an
+// ordinary user's store can only be read in that user's namespace.
+func storeCheck() {
+	unshare.MaybeReexecUsingUserNamespace(false)
+	problems, err := checkStore()
+	if err != nil {
+		problems = append(problems, err.Error())
+	}
+	for _, problem := range problems {
+		fmt.Fprintln(os.Stderr, problem)
+	}
+	if len(problems) > 0 {
+		os.Exit(1)
+	}
+}
+
+func checkStore() (problems []string, err error) {
+	options, err := types.DefaultStoreOptions()
+	if err != nil {
+		return nil, err
+	}
+	store, err := storage.GetStore(options)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _, err = store.Shutdown(false) }()
+
+	containers, err := store.Containers()
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range containers {
+		problems = append(problems, fmt.Sprintf("container %s %v was left", c.ID, c.Names))
+	}
+	layers, err := store.Layers()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range layers {
+		if n, err := store.Mounted(l.ID); err != nil || n > 0 {
+			problems = append(problems, fmt.Sprintf("layer %s is mounted %d times (%v)", l.ID, n, err))
+		}
+		if l.Flags["incomplete"] != nil {
+			problems = append(problems, fmt.Sprintf("layer %s is incomplete", l.ID))
+		}
+	}
+	// Step layers, which no image refers to, are zbuild's cache: not of interest
+	// here however old they are.
+	ever := 100 * 365 * 24 * time.Hour
+	check := storage.CheckEverything()
+	check.LayerUnreferencedMaximumAge = &ever
+	report, err := store.Check(check)
+	if err != nil {
+		return problems, err
+	}
+	for kind, damaged := range map[string]map[string][]error{"layer": report.Layers, "image": report.Images, "container": report.Containers} {
+		for id, errs := range damaged {
+			problems = append(problems, fmt.Sprintf("%s %s: %v", kind, id, errors.Join(errs...)))
+		}
+	}
+	slices.Sort(problems)
+	return problems, nil
+}
