@@ -24,6 +24,8 @@ type Project struct {
 	// Files are the absolute paths of all files that evaluation read or looked
 	// for and did not find: a change to any of them can change the project.
 	Files []string
+
+	printed *printed
 }
 
 // Group is a named list of targets.
@@ -78,7 +80,9 @@ type Target struct {
 	// Range is the target block's header.
 	Range hcl.Range
 	// Ranges says where each attribute's value was written last, by the
-	// attribute's name. An attribute that was defaulted has no range.
+	// attribute's name, and also by "attribute.key" for an element of a map and
+	// "secret.ID" for a secret. An attribute that was defaulted has no range. A
+	// range whose file is "--set" points into the overrides, one per line.
 	Ranges map[string]hcl.Range
 }
 

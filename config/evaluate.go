@@ -1,0 +1,48 @@
+package config
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/docker/buildx/bake/hclparser"
+	"github.com/hashicorp/hcl/v2"
+)
+
+// evaluate evaluates the items into l.file. If that fails it finds everything
+// that is wrong, and evaluates what does not depend on it, so that this can be
+// checked further; l.file stays nil if nothing can be said about targets.
+func (l *loader) evaluate(ctx context.Context) {
+	file, renamed, diags := l.decode(l.items)
+	if !diags.HasErrors() {
+		l.file, l.renamed = file, renamed
+		return
+	}
+	l.diagnose(ctx, diags)
+}
+
+// decode has hclparser evaluate items. What it reports depends on the order in
+// which it goes through maps, so an error is only a sign that there is one.
+func (l *loader) decode(it *items) (file *wireFile, renamed map[string][]string, diags hcl.Diagnostics) {
+	defer func() {
+		// hclparser and what it decodes into panic on some values, such as null
+		// in a list of caches.
+		if r := recover(); r != nil {
+			diags = hcl.Diagnostics{{
+				Severity: hcl.DiagError,
+				Summary:  "A value cannot be evaluated",
+				Detail:   fmt.Sprintf("Check the values for null and for wrong types (%v).", r),
+				Subject:  it.MissingItemRange().Ptr(),
+			}}
+		}
+	}()
+	file = &wireFile{}
+	meta, diags := hclparser.Parse(it, hclparser.Opt{
+		LookupVar:     l.lookupVar,
+		Vars:          l.builtins(),
+		ValidateLabel: validateName,
+	}, file)
+	if diags.HasErrors() {
+		return nil, nil, diags
+	}
+	return file, meta.Renamed["target"], nil
+}

@@ -1,0 +1,297 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/docker/buildx/util/urlutil"
+	"github.com/hashicorp/hcl/v2"
+)
+
+// maxFileSize is the largest build file that is read, in bytes. The HCL lexer
+// needs about a hundred times a file's size in the worst case.
+const maxFileSize = 2 << 20
+
+// The names that are looked for, in the order in which they are merged.
+var (
+	ourNames  = []string{"zbuild.hcl", "zbuild.json", "zbuild.override.hcl", "zbuild.override.json"}
+	bakeNames = []string{"docker-bake.json", "docker-bake.hcl", "docker-bake.override.json", "docker-bake.override.hcl"}
+	// composeNames are files that bake reads too. This release does not.
+	composeNames = []string{"compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"}
+)
+
+// stdinName is what ranges call the file "-".
+const stdinName = "<stdin>"
+
+// source is one build file.
+type source struct {
+	// name is how the user would write the file's path; ranges carry it.
+	name string
+	// path is absolute; empty for standard input.
+	path string
+	// base is the absolute directory that the file's relative paths start from.
+	base string
+	// ours is set for a file in zbuild's dialect: it may use zbuild's additions,
+	// may hold nothing unknown, and its paths are relative to it.
+	ours bool
+	file *hcl.File
+	text []byte
+}
+
+// isOurs reports whether a file of that name is in zbuild's dialect.
+func isOurs(name string) bool {
+	name = filepath.Base(name)
+	ext := filepath.Ext(name)
+	return (ext == ".hcl" || ext == ".json") &&
+		(strings.HasPrefix(name, "zbuild.") || strings.HasSuffix(name, ".zbuild"+ext))
+}
+
+// find reads the build files.
+func (l *loader) find() {
+	if len(l.req.Targets) > 0 && urlutil.IsRemoteURL(l.req.Targets[0]) {
+		l.errorf(nil, "Remote build files are not available yet",
+			"%q is a URL. Clone the repository or download the file, and name it with --file.", l.req.Targets[0])
+		return
+	}
+	files := l.req.Files
+	if len(files) == 0 {
+		files = l.filesFromEnv()
+	}
+	if len(files) == 0 {
+		l.lookUp()
+		return
+	}
+	for _, name := range files {
+		l.readNamed(name)
+	}
+	if len(l.sources) > 0 && l.sources[0].ours {
+		l.project.Dir = l.sources[0].base
+	}
+}
+
+// filesFromEnv are the files that bake's BUILDX_BAKE_FILE names.
+func (l *loader) filesFromEnv() []string {
+	value, _ := l.req.LookupEnv("BUILDX_BAKE_FILE")
+	separator, _ := l.req.LookupEnv("BUILDX_BAKE_PATH_SEPARATOR")
+	if separator == "" {
+		separator = string(os.PathListSeparator)
+	}
+	var files []string
+	for _, name := range strings.Split(value, separator) {
+		if name = strings.TrimSpace(name); name != "" {
+			files = append(files, name)
+		}
+	}
+	return files
+}
+
+// readNamed reads a file that the user named.
+func (l *loader) readNamed(name string) {
+	name = strings.TrimPrefix(name, "cwd://")
+	switch {
+	case name == "-":
+		l.readStdin()
+		return
+	case urlutil.IsRemoteURL(name):
+		l.errorf(nil, "Remote build files are not available yet", "%q is a URL. Download the file first.", name)
+		return
+	}
+	if ext := strings.ToLower(filepath.Ext(name)); ext == ".yml" || ext == ".yaml" {
+		l.project.Files = append(l.project.Files, l.abs(name))
+		l.errorf(nil, "Compose files are not available yet",
+			"%s is a Compose file. This release reads HCL and JSON; write its services as targets of a zbuild.hcl.", name)
+		return
+	}
+	if _, err := l.read(name); err != nil {
+		l.errorf(nil, "Cannot read the build file", "%s: %s", name, readProblem(err))
+	}
+}
+
+func (l *loader) readStdin() {
+	if l.req.Stdin == nil {
+		l.errorf(nil, "Cannot read the build file", "-: there is no standard input.")
+		return
+	}
+	text, err := io.ReadAll(io.LimitReader(l.req.Stdin, maxFileSize+1))
+	if err == nil && len(text) > maxFileSize {
+		err = errTooLarge
+	}
+	if err != nil {
+		l.errorf(nil, "Cannot read the build file", "Standard input: %s", readProblem(err))
+		return
+	}
+	l.add(&source{name: stdinName, base: l.req.Dir, text: text})
+}
+
+// lookUp finds the build files of the working directory: zbuild's own in it or
+// in a parent up to the root of the repository, else bake's.
+func (l *loader) lookUp() {
+	dirs := []string{l.req.Dir}
+	if root := repositoryRoot(l.req.Dir); root != "" {
+		for dir := l.req.Dir; dir != root; {
+			dir = filepath.Dir(dir)
+			dirs = append(dirs, dir)
+		}
+	}
+	for _, dir := range dirs {
+		if l.readExisting(dir, ourNames) {
+			l.project.Dir = dir
+			return
+		}
+	}
+	found := l.readExisting(l.req.Dir, bakeNames)
+	var compose []string
+	for _, name := range composeNames {
+		path := l.abs(name)
+		l.project.Files = append(l.project.Files, path)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			compose = append(compose, name)
+		}
+	}
+	switch {
+	case found && len(compose) > 0:
+		l.warnf(nil, "Compose files are not available yet",
+			"bake would also build the services of %s. This release does not read it.", strings.Join(compose, ", "))
+	case found:
+	case len(compose) > 0:
+		l.errorf(nil, "Compose files are not available yet",
+			"The only build file in %s is %s. This release reads HCL and JSON; write its services as targets of a zbuild.hcl.",
+			l.req.Dir, strings.Join(compose, ", "))
+	default:
+		up := ""
+		if len(dirs) > 1 {
+			up = fmt.Sprintf(", nor in its parents up to %s", dirs[len(dirs)-1])
+		}
+		l.errorf(nil, "No build file found",
+			"There is no zbuild.hcl, zbuild.json, docker-bake.hcl or docker-bake.json in %s%s. Name one with --file, or write one.",
+			l.req.Dir, up)
+	}
+}
+
+// repositoryRoot is the closest directory at or above dir that has a .git entry,
+// or empty.
+func repositoryRoot(dir string) string {
+	for {
+		if _, err := os.Lstat(filepath.Join(dir, ".git")); err == nil {
+			return dir
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return ""
+		}
+		dir = parent
+	}
+}
+
+// readExisting reads those files of dir that exist and reports whether any did.
+func (l *loader) readExisting(dir string, names []string) bool {
+	found := false
+	for _, name := range names {
+		path := filepath.Join(dir, name)
+		if rel, err := filepath.Rel(l.req.Dir, path); err == nil {
+			path = rel
+		}
+		_, err := l.read(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		found = true
+		if err != nil {
+			l.errorf(nil, "Cannot read the build file", "%s: %s", path, readProblem(err))
+		}
+	}
+	return found
+}
+
+// read reads a build file by the name that ranges will give it.
+func (l *loader) read(name string) (*source, error) {
+	path := l.abs(name)
+	l.project.Files = append(l.project.Files, path)
+	readFile := l.req.ReadFile
+	if readFile == nil {
+		readFile = readRegular
+	}
+	text, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > maxFileSize {
+		return nil, errTooLarge
+	}
+	s := &source{name: name, path: path, base: l.req.Dir, ours: isOurs(path), text: text}
+	if s.ours || l.envFlag("BUILDX_BAKE_FILE_RELATIVE_PATHS") {
+		s.base = filepath.Dir(path)
+	}
+	return l.add(s), nil
+}
+
+func (l *loader) add(s *source) *source {
+	if slices.ContainsFunc(l.sources, func(o *source) bool { return o.name == s.name }) {
+		l.warnf(nil, "The build file is named twice", "%s is read once.", s.name)
+		return s
+	}
+	l.sources = append(l.sources, s)
+	l.project.Sources[s.name] = s.text
+	return s
+}
+
+// source is the file that a range points into, or nil.
+func (l *loader) source(name string) *source {
+	for _, s := range l.sources {
+		if s.name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+var (
+	errTooLarge   = fmt.Errorf("is larger than %d MiB; a build file that large is not read", maxFileSize>>20)
+	errDirectory  = errors.New("is a directory, not a file")
+	errNotRegular = errors.New("is not a regular file")
+)
+
+// readRegular reads a regular file that is not too large. It asks before it
+// opens: opening a FIFO would wait for a writer.
+func readRegular(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return nil, errDirectory
+	case !info.Mode().IsRegular():
+		return nil, errNotRegular
+	case info.Size() > maxFileSize:
+		return nil, errTooLarge
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	if err == nil && len(text) > maxFileSize {
+		err = errTooLarge
+	}
+	return text, err
+}
+
+// readProblem says why a file could not be read, without its path.
+func readProblem(err error) string {
+	var pathErr *fs.PathError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "there is no such file."
+	case errors.As(err, &pathErr):
+		return pathErr.Err.Error() + "."
+	default:
+		return err.Error() + "."
+	}
+}

@@ -1,0 +1,368 @@
+package config
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/docker/buildx/bake/hclparser"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// items are blocks and attributes as hclparser shall see them, from any number
+// of files. It is an hcl.Body that ignores what it is not asked for.
+type items struct {
+	blocks []*hcl.Block
+	attrs  hcl.Attributes
+}
+
+// Content is part of hcl.Body.
+func (it *items) Content(schema *hcl.BodySchema) (*hcl.BodyContent, hcl.Diagnostics) {
+	content, _, diags := it.PartialContent(schema)
+	return content, diags
+}
+
+// PartialContent is part of hcl.Body.
+func (it *items) PartialContent(schema *hcl.BodySchema) (*hcl.BodyContent, hcl.Body, hcl.Diagnostics) {
+	content := &hcl.BodyContent{Attributes: hcl.Attributes{}}
+	rest := &items{attrs: maps.Clone(it.attrs)}
+	for _, b := range it.blocks {
+		if slices.ContainsFunc(schema.Blocks, func(h hcl.BlockHeaderSchema) bool { return h.Type == b.Type }) {
+			content.Blocks = append(content.Blocks, b)
+		} else {
+			rest.blocks = append(rest.blocks, b)
+		}
+	}
+	for _, a := range schema.Attributes {
+		if attr, ok := it.attrs[a.Name]; ok {
+			content.Attributes[a.Name] = attr
+			delete(rest.attrs, a.Name)
+		}
+	}
+	return content, rest, nil
+}
+
+// JustAttributes is part of hcl.Body.
+func (it *items) JustAttributes() (hcl.Attributes, hcl.Diagnostics) {
+	return maps.Clone(it.attrs), nil
+}
+
+// MissingItemRange is part of hcl.Body.
+func (it *items) MissingItemRange() hcl.Range {
+	if len(it.blocks) > 0 {
+		return it.blocks[0].DefRange
+	}
+	return hcl.Range{}
+}
+
+// The blocks that stand at the top of a file, of bake's language and of ours.
+var (
+	bakeBlocks = []hcl.BlockHeaderSchema{
+		{Type: "target", LabelNames: []string{"name"}},
+		{Type: "group", LabelNames: []string{"name"}},
+		{Type: "variable", LabelNames: []string{"name"}},
+		{Type: "function", LabelNames: []string{"name"}},
+	}
+	ourBlocks = []hcl.BlockHeaderSchema{
+		{Type: "cache-mount", LabelNames: []string{"name"}},
+		{Type: "zbuild"},
+		{Type: "watch"},
+	}
+)
+
+// missing are parts of zbuild's language that this release does not have: what
+// happens instead, and whether the result would be wrong if they were ignored.
+var missing = map[string]struct {
+	instead string
+	fatal   bool
+}{
+	"zbuild":   {instead: "Its settings have no effect; use the command line's flags"},
+	"watch":    {instead: "It has no effect"},
+	"include":  {instead: "Name the files with --file", fatal: true},
+	"env-file": {instead: "Set the variables in the environment or with --var", fatal: true},
+}
+
+func (l *loader) notYet(what string, at hcl.Range) {
+	severity := hcl.DiagWarning
+	if missing[what].fatal {
+		severity = hcl.DiagError
+	}
+	l.report(severity, &at, what+" is not available yet", "This release does not have "+what+". "+missing[what].instead+".")
+}
+
+// collect checks what every file holds against the language and gathers it.
+func (l *loader) collect() *items {
+	all := &items{attrs: hcl.Attributes{}}
+	for _, s := range l.sources {
+		if s.file == nil {
+			continue
+		}
+		if s.ours {
+			l.collectOurs(s, all)
+		} else {
+			l.collectBake(s, all)
+		}
+	}
+	return all
+}
+
+func (l *loader) collectBake(s *source, all *items) {
+	content, rest, diags := s.file.Body.PartialContent(&hcl.BodySchema{Blocks: bakeBlocks})
+	l.diags = append(l.diags, diags...)
+	l.checkBlockTypes(s, bakeBlocks)
+	attrs, _ := rest.JustAttributes()
+	maps.Copy(all.attrs, attrs)
+	var ours []hcl.AttributeSchema
+	for _, name := range attributeNames(ourAttribute) {
+		ours = append(ours, hcl.AttributeSchema{Name: name})
+	}
+	for _, b := range content.Blocks {
+		l.checkBlock(s, b)
+		if b.Type == "target" {
+			b.Body = hclparser.FilterExcludeBody(b.Body, &hcl.BodySchema{Attributes: ours})
+		}
+		all.blocks = append(all.blocks, b)
+	}
+}
+
+func (l *loader) collectOurs(s *source, all *items) {
+	schema := bakeBlocks
+	if _, native := s.file.Body.(*hclsyntax.Body); native { // in JSON the others are attributes
+		schema = slices.Concat(bakeBlocks, ourBlocks)
+	}
+	content, rest, diags := s.file.Body.PartialContent(&hcl.BodySchema{Blocks: schema})
+	l.diags = append(l.diags, diags...)
+	l.checkBlockTypes(s, schema)
+	attrs, _ := rest.JustAttributes()
+	var mounts []*hcl.Block
+	for _, b := range content.Blocks {
+		l.checkBlock(s, b)
+		switch b.Type {
+		case "target":
+			b.Body = mountsAsAttribute(b.Body)
+			all.blocks = append(all.blocks, b)
+		case "cache-mount":
+			mounts = append(mounts, b)
+		case "zbuild", "watch":
+			l.notYet(b.Type, b.DefRange)
+		default:
+			all.blocks = append(all.blocks, b)
+		}
+	}
+	settings := &items{attrs: hcl.Attributes{}}
+	for _, name := range slices.Sorted(maps.Keys(attrs)) {
+		attr := attrs[name]
+		if _, ok := missing[name]; ok {
+			l.notYet(name, attr.NameRange)
+			continue
+		}
+		if a := attributeNamed(name); a != nil && a.project {
+			settings.attrs[name] = attr
+		}
+		if name != "cache-mount" {
+			// A setting can be referred to like any other global value.
+			all.attrs[name] = attr
+		}
+	}
+	if len(mounts) > 0 {
+		l.checkMounts(mounts)
+		settings.attrs["cache-mount"] = mountsAttribute(mounts)
+	}
+	if len(settings.attrs) > 0 {
+		at := s.file.Body.MissingItemRange()
+		all.blocks = append(all.blocks, &hcl.Block{
+			Type: projectBlock, Labels: []string{projectName}, Body: settings,
+			DefRange: at, TypeRange: at, LabelRanges: []hcl.Range{at},
+		})
+	}
+}
+
+// mountsAsAttribute turns the cache-mount blocks of a target's body into an
+// attribute. hclparser evaluates the attributes of a target with the variables
+// of its matrix, but not those of blocks in it. In JSON they are one already.
+func mountsAsAttribute(body hcl.Body) hcl.Body {
+	native, ok := body.(*hclsyntax.Body)
+	if !ok {
+		return body
+	}
+	var mounts []*hcl.Block
+	clone := *native
+	clone.Blocks = nil
+	for _, b := range native.Blocks {
+		if b.Type == "cache-mount" && len(b.Labels) == 1 {
+			mounts = append(mounts, b.AsHCLBlock())
+		}
+	}
+	if len(mounts) == 0 {
+		return &clone
+	}
+	clone.Attributes = maps.Clone(native.Attributes)
+	attr := mountsAttribute(mounts)
+	clone.Attributes["cache-mount"] = &hclsyntax.Attribute{
+		Name: attr.Name, Expr: attr.Expr.(hclsyntax.Expression), SrcRange: attr.Range, NameRange: attr.NameRange,
+	}
+	return &clone
+}
+
+// mountsAttribute is the attribute that cache-mount blocks of the native syntax
+// are turned into: an object of objects.
+func mountsAttribute(mounts []*hcl.Block) *hcl.Attribute {
+	object := &hclsyntax.ObjectConsExpr{SrcRange: mounts[0].DefRange, OpenRange: mounts[0].DefRange}
+	for _, b := range mounts {
+		native := b.Body.(*hclsyntax.Body)
+		mount := &hclsyntax.ObjectConsExpr{SrcRange: b.DefRange, OpenRange: b.DefRange}
+		for _, name := range slices.Sorted(maps.Keys(native.Attributes)) {
+			if !slices.Contains(cacheMountAttributes, name) {
+				continue // reported by checkBlock
+			}
+			a := native.Attributes[name]
+			mount.Items = append(mount.Items, hclsyntax.ObjectConsItem{KeyExpr: literal(name, a.NameRange), ValueExpr: a.Expr})
+		}
+		object.Items = append(object.Items, hclsyntax.ObjectConsItem{KeyExpr: literal(b.Labels[0], b.LabelRanges[0]), ValueExpr: mount})
+	}
+	return &hcl.Attribute{Name: "cache-mount", Expr: object, Range: mounts[0].DefRange, NameRange: mounts[0].TypeRange}
+}
+
+func literal(s string, at hcl.Range) *hclsyntax.LiteralValueExpr {
+	return &hclsyntax.LiteralValueExpr{Val: cty.StringVal(s), SrcRange: at}
+}
+
+var namePattern = regexp.MustCompile(`^[a-zA-Z0-9_-]+$`)
+
+// validateName is bake's rule for the names of targets and groups.
+func validateName(name string) error {
+	if !namePattern.MatchString(name) {
+		return errName
+	}
+	return nil
+}
+
+type nameError string
+
+func (e nameError) Error() string { return string(e) }
+
+const errName = nameError("only letters, digits, - and _ are allowed")
+
+// checkBlockTypes says which blocks of a native file are none of the language's.
+// In JSON they cannot be told from global values.
+func (l *loader) checkBlockTypes(s *source, schema []hcl.BlockHeaderSchema) {
+	native, ok := s.file.Body.(*hclsyntax.Body)
+	if !ok {
+		return
+	}
+	var types []string
+	for _, h := range schema {
+		types = append(types, h.Type)
+	}
+	for _, b := range native.Blocks {
+		if slices.Contains(types, b.Type) {
+			continue
+		}
+		l.unknown(s, "block", b.Type, b.TypeRange, "a build file", types)
+	}
+}
+
+// unknown reports something that the language does not have: an error in ours, a
+// warning in bake's, which ignores it without a word.
+func (l *loader) unknown(s *source, what, name string, at hcl.Range, where string, known []string) {
+	if s.ours {
+		l.errorf(&at, "Unknown "+what, "There is no %s %q in %s.%s", what, name, where, didYouMean(name, known))
+		return
+	}
+	if a := attributeNamed(name); a != nil && a.ours || name == "cache-mount" {
+		l.warnf(&at, "Ignored "+what, "bake has no %s %q in %s; it is zbuild's own, and only read from zbuild.hcl, zbuild.json and files called *.zbuild.hcl.", what, name, where)
+		return
+	}
+	l.warnf(&at, "Unknown "+what, "There is no %s %q in %s; it is ignored, as bake does.%s", what, name, where, didYouMean(name, known))
+}
+
+// checkBlock checks a block's label, and the names of what is in it.
+func (l *loader) checkBlock(s *source, b *hcl.Block) {
+	known, blocks := blockAttributes(s, b.Type)
+	if (b.Type == "target" || b.Type == "group") && validateName(b.Labels[0]) != nil {
+		l.errorf(&b.LabelRanges[0], "Invalid name", "%q cannot be the name of a %s: %v.", b.Labels[0], b.Type, errName)
+	}
+	where := "a " + b.Type + " block"
+	if known != nil {
+		attrs, _ := b.Body.JustAttributes()
+		for _, name := range slices.Sorted(maps.Keys(attrs)) {
+			switch {
+			case slices.Contains(known, name):
+			case slices.Contains(blocks, name): // JSON
+				if name == "watch" {
+					l.notYet(name, attrs[name].NameRange)
+				}
+			default:
+				l.unknown(s, "attribute", name, attrs[name].NameRange, where, slices.Concat(known, blocks))
+			}
+		}
+	}
+	native, ok := b.Body.(*hclsyntax.Body)
+	if !ok {
+		return
+	}
+	var mounts []*hcl.Block
+	for _, inner := range native.Blocks {
+		switch {
+		case !slices.Contains(blocks, inner.Type):
+			if known == nil {
+				continue
+			}
+			if slices.Contains(known, inner.Type) {
+				l.unknown(s, "block", inner.Type, inner.TypeRange, where+" ("+inner.Type+" is an attribute: write "+inner.Type+" = ...)", nil)
+				continue
+			}
+			l.unknown(s, "block", inner.Type, inner.TypeRange, where, slices.Concat(known, blocks))
+		case inner.Type == "cache-mount":
+			if len(inner.Labels) != 1 {
+				l.errorf(&inner.TypeRange, "Invalid cache-mount", "A cache-mount has one name: cache-mount \"NAME\" { ... }.")
+				continue
+			}
+			mount := inner.AsHCLBlock()
+			l.checkBlock(s, mount)
+			mounts = append(mounts, mount)
+		case inner.Type == "watch":
+			l.notYet("watch", inner.TypeRange)
+		}
+	}
+	l.checkMounts(mounts)
+}
+
+// blockAttributes are the names of the attributes and blocks that a type of
+// block may have; nil if they are not checked here.
+func blockAttributes(s *source, blockType string) (attrs, blocks []string) {
+	switch blockType {
+	case "target":
+		if s.ours {
+			names := attributeNames(func(a *attribute) bool { return a.name != "cache-mount" })
+			return names, []string{"cache-mount", "watch"}
+		}
+		return attributeNames(bakeAttribute), nil
+	case "group":
+		// name and matrix have a better message of their own.
+		return []string{"description", "targets", "name", "matrix"}, nil
+	case "variable":
+		return []string{"type", "default", "description"}, []string{"validation"}
+	case "function":
+		return []string{"params", "variadic_params", "result"}, nil
+	case "cache-mount":
+		return cacheMountAttributes, nil
+	default:
+		return nil, nil
+	}
+}
+
+// checkMounts says which cache mounts of one body have the same name.
+func (l *loader) checkMounts(mounts []*hcl.Block) {
+	seen := map[string]hcl.Range{}
+	for _, m := range mounts {
+		name := m.Labels[0]
+		if first, ok := seen[name]; ok {
+			l.errorf(&m.DefRange, "Duplicate cache-mount", "There is a cache-mount %q at %s already.", name, strings.TrimSpace(first.String()))
+		}
+		seen[name] = m.DefRange
+	}
+}

@@ -1,0 +1,155 @@
+package config
+
+import (
+	"context"
+	"io"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+// Request says what to load, and stands for everything outside of the build
+// files that evaluation depends on.
+type Request struct {
+	// Dir is the working directory, absolute. Paths of the command line and of
+	// bake's own files are relative to it.
+	Dir string
+	// Files are the build files in the order of -f; "-" is Stdin. If there are
+	// none they are looked up: see the package documentation.
+	Files []string
+	// Stdin is what the file "-" reads.
+	Stdin io.Reader
+	// ReadFile reads a build file; nil reads regular files of this host, up to a
+	// limit. It is never asked for anything but build files.
+	ReadFile func(path string) ([]byte, error)
+	// LookupEnv looks up an environment variable; nil finds none.
+	LookupEnv func(string) (string, bool)
+	// Vars are the values of --var.
+	Vars map[string]string
+	// Targets are the names of targets and groups to build, globs allowed. None
+	// means "default".
+	Targets []string
+	// Overrides are the values of --set, in order, including those that stand
+	// for other flags ("*.push=true" for --push).
+	Overrides []string
+	// Allow are the values of --allow.
+	Allow []string
+	// LocalPlatform is the platform of this machine, such as linux/amd64.
+	LocalPlatform string
+	// EvaluateOnly leaves out the checks that only matter to a build: what may be
+	// read and written, and what is not available yet. It is for bake --print.
+	EvaluateOnly bool
+}
+
+// Load reads and evaluates build files.
+//
+// The project is never nil. If the diagnostics have errors it has no targets,
+// but its Sources and Files are still complete: what was read is what the
+// diagnostics point into, and what has to change for the errors to go away.
+// The diagnostics are all there are, ordered by file and position; the same
+// request gives the same ones.
+func Load(ctx context.Context, req Request) (*Project, hcl.Diagnostics) {
+	l := &loader{req: req, project: &Project{Dir: req.Dir, Sources: map[string][]byte{}}}
+	if l.req.LookupEnv == nil {
+		l.req.LookupEnv = func(string) (string, bool) { return "", false }
+	}
+	l.run(ctx)
+	diags := l.sorted()
+	if diags.HasErrors() {
+		p := l.project
+		l.project = &Project{Dir: p.Dir, Sources: p.Sources, Files: p.Files}
+	}
+	slices.Sort(l.project.Files)
+	l.project.Files = slices.Compact(l.project.Files)
+	return l.project, diags
+}
+
+// loader is the state of one Load.
+type loader struct {
+	req     Request
+	project *Project
+	diags   hcl.Diagnostics
+
+	sources []*source
+	items   *items
+	file    *wireFile
+	// broken are the names of targets that could not be evaluated: they exist,
+	// so that nobody shall be told they do not.
+	broken map[string]bool
+	// renamed are the names that a matrix made of a target's label.
+	renamed map[string][]string
+	// overrides are those of req.Overrides, by target.
+	overrides map[string][]*override
+	allow     allowance
+}
+
+func (l *loader) run(ctx context.Context) {
+	l.find()
+	if l.diags.HasErrors() || ctx.Err() != nil {
+		l.canceled(ctx)
+		return
+	}
+	for _, s := range l.sources {
+		l.parse(s)
+	}
+	l.items = l.collect()
+	l.evaluate(ctx)
+	if l.canceled(ctx) || l.file == nil {
+		return
+	}
+	l.addMatrixGroups()
+	l.parseOverrides()
+	l.parseAllow()
+	l.resolve()
+	l.canceled(ctx)
+}
+
+func (l *loader) canceled(ctx context.Context) bool {
+	err := context.Cause(ctx)
+	if err != nil {
+		l.errorf(nil, "Loading the project was interrupted", "%v", err)
+	}
+	return err != nil
+}
+
+// lookupVar finds the value that --var or the environment gives a variable.
+func (l *loader) lookupVar(name string) (string, bool) {
+	if v, ok := l.req.Vars[name]; ok {
+		return v, true
+	}
+	if l.envFlag("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP") {
+		return "", false
+	}
+	return l.req.LookupEnv(name)
+}
+
+// envFlag reports whether the environment variable is set to something true.
+func (l *loader) envFlag(name string) bool {
+	v, ok := l.req.LookupEnv(name)
+	if !ok {
+		return false
+	}
+	b, err := strconv.ParseBool(v)
+	return err == nil && b
+}
+
+// builtins are bake's built-in variables.
+func (l *loader) builtins() map[string]string {
+	return map[string]string{
+		"BAKE_CMD_CONTEXT":    "cwd://",
+		"BAKE_LOCAL_PLATFORM": l.req.LocalPlatform,
+	}
+}
+
+// abs makes a path of the command line absolute.
+func (l *loader) abs(path string) string { return joinPath(l.req.Dir, path) }
+
+// joinPath is path, relative to dir unless it is absolute; always clean.
+func joinPath(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path)
+	}
+	return filepath.Join(dir, path)
+}

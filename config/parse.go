@@ -1,0 +1,177 @@
+package config
+
+import (
+	"bytes"
+	"regexp"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	hcljson "github.com/hashicorp/hcl/v2/json"
+)
+
+// HCL's parser and evaluator recurse. These keep what they recurse over far
+// from the end of the stack, and far above what people write.
+const (
+	maxDepth     = 500
+	maxOperators = 20_000
+)
+
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
+// parse parses the source's text into its file; the file stays nil if that is
+// not possible.
+func (l *loader) parse(s *source) {
+	s.text = bytes.TrimPrefix(s.text, byteOrderMark)
+	l.project.Sources[s.name] = s.text
+	if at := invalidUTF8(s); at != nil {
+		l.errorf(at, "The build file is not UTF-8", "%s has a byte here that is not valid UTF-8. Save it as UTF-8.", s.name)
+		return
+	}
+	if at := tooDeep(s); at != nil {
+		l.errorf(at, "The build file is nested too deeply", "Brackets may be nested up to %d deep.", maxDepth)
+		return
+	}
+	switch lower := strings.ToLower(s.name); {
+	case strings.HasSuffix(lower, ".json"):
+		l.accept(s, parseJSON)
+	case strings.HasSuffix(lower, ".hcl"):
+		l.accept(s, parseHCL)
+	default:
+		l.parseUnknown(s)
+	}
+}
+
+type parser func(*source) (*hcl.File, hcl.Diagnostics)
+
+func (l *loader) accept(s *source, parse parser) {
+	file, diags := parse(s)
+	l.diags = append(l.diags, diags...)
+	if !diags.HasErrors() {
+		s.file = file
+	}
+}
+
+var composeServices = regexp.MustCompile(`(?m)^services[ \t]*:[ \t\r]*$`)
+
+// parseUnknown parses a file whose name does not say what it is.
+func (l *loader) parseUnknown(s *source) {
+	if composeServices.Match(s.text) {
+		l.errorf(nil, "Compose files are not available yet",
+			"%s looks like a Compose file. This release reads HCL and JSON.", s.name)
+		return
+	}
+	parse := parser(parseHCL)
+	if trimmed := bytes.TrimSpace(s.text); len(trimmed) > 0 && trimmed[0] == '{' {
+		parse = parseJSON
+	}
+	l.accept(s, parse)
+}
+
+func parseHCL(s *source) (*hcl.File, hcl.Diagnostics) {
+	tokens, _ := hclsyntax.LexConfig(s.text, s.name, hcl.InitialPos)
+	operators := 0
+	for i, t := range tokens {
+		switch t.Type {
+		case hclsyntax.TokenPlus, hclsyntax.TokenMinus, hclsyntax.TokenStar, hclsyntax.TokenSlash, hclsyntax.TokenPercent,
+			hclsyntax.TokenBang, hclsyntax.TokenQuestion, hclsyntax.TokenAnd, hclsyntax.TokenOr,
+			hclsyntax.TokenEqualOp, hclsyntax.TokenNotEqual, hclsyntax.TokenLessThan, hclsyntax.TokenLessThanEq,
+			hclsyntax.TokenGreaterThan, hclsyntax.TokenGreaterThanEq:
+			operators++
+		case hclsyntax.TokenOBrack:
+			if i > 0 && indexable(tokens[i-1].Type) {
+				operators++
+			}
+		}
+		if operators > maxOperators {
+			return nil, tooManyOperators(t.Range)
+		}
+	}
+	return hclsyntax.ParseConfig(s.text, s.name, hcl.InitialPos)
+}
+
+// indexable reports whether a bracket after such a token is an index.
+func indexable(t hclsyntax.TokenType) bool {
+	switch t {
+	case hclsyntax.TokenIdent, hclsyntax.TokenCBrack, hclsyntax.TokenCParen, hclsyntax.TokenCBrace, hclsyntax.TokenCQuote:
+		return true
+	}
+	return false
+}
+
+func tooManyOperators(at hcl.Range) hcl.Diagnostics {
+	return hcl.Diagnostics{{
+		Severity: hcl.DiagError,
+		Summary:  "The build file has too many operators",
+		Detail:   "Expressions that large cannot be evaluated safely. Generate values instead of expressions.",
+		Subject:  &at,
+	}}
+}
+
+// jsonString matches a string literal of JSON.
+var jsonString = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
+
+func parseJSON(s *source) (*hcl.File, hcl.Diagnostics) {
+	// A template is parsed where it is evaluated, so its size is judged here.
+	for _, at := range jsonString.FindAllIndex(s.text, -1) {
+		literal := s.text[at[0]:at[1]]
+		if !bytes.Contains(literal, []byte("${")) && !bytes.Contains(literal, []byte("%{")) {
+			continue
+		}
+		operators := 0
+		for _, c := range literal {
+			if bytes.IndexByte([]byte("+-*/%!?&|=<>["), c) >= 0 {
+				operators++
+			}
+		}
+		if operators > maxOperators {
+			return nil, tooManyOperators(rangeOf(s, at[0], at[0]+1))
+		}
+	}
+	return hcljson.Parse(s.text, s.name)
+}
+
+// invalidUTF8 is the place of the first byte that is not UTF-8, if there is one.
+func invalidUTF8(s *source) *hcl.Range {
+	if utf8.Valid(s.text) {
+		return nil
+	}
+	for i := 0; i < len(s.text); {
+		r, size := utf8.DecodeRune(s.text[i:])
+		if r == utf8.RuneError && size <= 1 {
+			at := rangeOf(s, i, i+1)
+			return &at
+		}
+		i += size
+	}
+	return nil
+}
+
+// tooDeep is the place of the first bracket that is nested too deeply, if there
+// is one. It counts brackets in strings and comments too: a template's count.
+func tooDeep(s *source) *hcl.Range {
+	depth := 0
+	for i, c := range s.text {
+		switch c {
+		case '{', '[', '(':
+			if depth++; depth > maxDepth {
+				at := rangeOf(s, i, i+1)
+				return &at
+			}
+		case '}', ']', ')':
+			depth = max(0, depth-1)
+		}
+	}
+	return nil
+}
+
+// rangeOf is the range of some bytes of a source.
+func rangeOf(s *source, start, end int) hcl.Range {
+	pos := func(offset int) hcl.Pos {
+		line := bytes.Count(s.text[:offset], []byte("\n")) + 1
+		column := utf8.RuneCount(s.text[bytes.LastIndexByte(s.text[:offset], '\n')+1:offset]) + 1
+		return hcl.Pos{Line: line, Column: column, Byte: offset}
+	}
+	return hcl.Range{Filename: s.name, Start: pos(start), End: pos(end)}
+}

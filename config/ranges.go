@@ -1,0 +1,102 @@
+package config
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
+)
+
+// constant is the expression's value as a string, if it is one by itself.
+func constant(expr hcl.Expression) (string, bool) {
+	value, diags := expr.Value(nil)
+	if diags.HasErrors() || value.IsNull() || !value.IsKnown() {
+		return "", false
+	}
+	value, err := convert.Convert(value, cty.String)
+	if err != nil || value.IsNull() {
+		return "", false
+	}
+	return value.AsString(), true
+}
+
+// elementRange is where an expression that is a map says what the key's value
+// is, or one that is a list of "id=..." what the id's is; else the range of the
+// whole.
+func elementRange(expr hcl.Expression, key string) hcl.Range {
+	if pairs, diags := hcl.ExprMap(expr); !diags.HasErrors() {
+		for _, p := range pairs {
+			if s, ok := constant(p.Key); ok && s == key || hcl.ExprAsKeyword(p.Key) == key {
+				return p.Value.Range()
+			}
+		}
+		return expr.Range()
+	}
+	elements, diags := hcl.ExprList(expr)
+	if diags.HasErrors() {
+		return expr.Range()
+	}
+	for _, e := range elements {
+		if s, ok := constant(e); ok && slices.Contains(strings.Split(s, ","), "id="+key) {
+			return e.Range()
+		}
+		if pairs, diags := hcl.ExprMap(e); !diags.HasErrors() {
+			for _, p := range pairs {
+				name, _ := constant(p.Key)
+				if name == "" {
+					name = hcl.ExprAsKeyword(p.Key)
+				}
+				if id, ok := constant(p.Value); ok && name == "id" && id == key {
+					return e.Range()
+				}
+			}
+		}
+	}
+	return expr.Range()
+}
+
+// at is where the target's attribute was written, or its header.
+func (t *wireTarget) where(attribute string) *hcl.Range {
+	if o, ok := t.from[attribute]; ok {
+		return &o.at
+	}
+	at := t.at
+	return &at
+}
+
+// whereValue is where one element of a list of strings was written: the last
+// place that has just this text, or else the attribute's.
+func (t *wireTarget) whereValue(attribute, value string) *hcl.Range {
+	if o := t.from[attribute]; o.set {
+		return &o.at
+	}
+	if at := findValue(t.exprs[attribute], value); at != nil {
+		return at
+	}
+	return t.where(attribute)
+}
+
+func (g *wireGroup) whereValue(value string) *hcl.Range {
+	if at := findValue(g.exprs, value); at != nil {
+		return at
+	}
+	at := g.at
+	return &at
+}
+
+func findValue(exprs []hcl.Expression, value string) *hcl.Range {
+	for _, expr := range slices.Backward(exprs) {
+		elements, diags := hcl.ExprList(expr)
+		if diags.HasErrors() {
+			continue
+		}
+		for _, e := range elements {
+			if s, ok := constant(e); ok && s == value {
+				return e.Range().Ptr()
+			}
+		}
+	}
+	return nil
+}

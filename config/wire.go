@@ -1,0 +1,352 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/docker/buildx/bake/hclparser"
+	"github.com/docker/buildx/util/buildflags"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
+)
+
+// wireFile is what hclparser decodes the merged build files into.
+type wireFile struct {
+	Groups  []*wireGroup  `hcl:"group,block"`
+	Targets []*wireTarget `hcl:"target,block"`
+	// Project has at most one element, made from the settings that stand outside
+	// of all blocks.
+	Project []*wireTarget `hcl:"zbuild project,block"`
+}
+
+// projectBlock is the type and projectName the label of the block that the
+// project's settings are made into. No one can write such a type in HCL.
+const (
+	projectBlock = "zbuild project"
+	projectName  = "project"
+)
+
+type wireGroup struct {
+	Name        string   `json:"-" hcl:"name,label" cty:"name"`
+	Description string   `json:"description,omitempty" hcl:"description,optional" cty:"description"`
+	Targets     []string `json:"targets" hcl:"targets" cty:"targets"`
+
+	at hcl.Range // the header
+	// exprs are where the targets are written.
+	exprs []hcl.Expression
+}
+
+// wireTarget is a target as it is written: what is not said is nil. The order of
+// its fields is the order in which bake prints them.
+//
+// The fields, the table of attributes and nothing else have to change for a new
+// attribute; a test keeps the two together.
+type wireTarget struct {
+	Name             string                      `json:"-" hcl:"name,label" cty:"name"`
+	Description      string                      `json:"description,omitempty" hcl:"description,optional" cty:"description"`
+	Inherits         []string                    `json:"inherits,omitempty" hcl:"inherits,optional" cty:"inherits"`
+	Annotations      []string                    `json:"annotations,omitempty" hcl:"annotations,optional" cty:"annotations"`
+	Attest           buildflags.Attests          `json:"attest,omitempty" hcl:"attest,optional" cty:"attest"`
+	Context          *string                     `json:"context,omitempty" hcl:"context,optional" cty:"context"`
+	Contexts         map[string]string           `json:"contexts,omitempty" hcl:"contexts,optional" cty:"contexts"`
+	Dockerfile       *string                     `json:"dockerfile,omitempty" hcl:"dockerfile,optional" cty:"dockerfile"`
+	DockerfileInline *string                     `json:"dockerfile-inline,omitempty" hcl:"dockerfile-inline,optional" cty:"dockerfile-inline"`
+	Args             map[string]*string          `json:"args,omitempty" hcl:"args,optional" cty:"args"`
+	Labels           map[string]*string          `json:"labels,omitempty" hcl:"labels,optional" cty:"labels"`
+	Tags             []string                    `json:"tags,omitempty" hcl:"tags,optional" cty:"tags"`
+	CacheFrom        buildflags.CacheOptions     `json:"cache-from,omitempty" hcl:"cache-from,optional" cty:"cache-from"`
+	CacheTo          buildflags.CacheOptions     `json:"cache-to,omitempty" hcl:"cache-to,optional" cty:"cache-to"`
+	Target           *string                     `json:"target,omitempty" hcl:"target,optional" cty:"target"`
+	Secrets          buildflags.Secrets          `json:"secret,omitempty" hcl:"secret,optional" cty:"secret"`
+	SSH              buildflags.SSHKeys          `json:"ssh,omitempty" hcl:"ssh,optional" cty:"ssh"`
+	Platforms        []string                    `json:"platforms,omitempty" hcl:"platforms,optional" cty:"platforms"`
+	Outputs          buildflags.Exports          `json:"output,omitempty" hcl:"output,optional" cty:"output"`
+	Pull             *wirePull                   `json:"pull,omitempty" hcl:"pull,optional" cty:"pull"`
+	NoCache          *bool                       `json:"no-cache,omitempty" hcl:"no-cache,optional" cty:"no-cache"`
+	Network          *string                     `json:"network,omitempty" hcl:"network,optional" cty:"network"`
+	NoCacheFilter    []string                    `json:"no-cache-filter,omitempty" hcl:"no-cache-filter,optional" cty:"no-cache-filter"`
+	ShmSize          *string                     `json:"shm-size,omitempty" hcl:"shm-size,optional" cty:"shm-size"`
+	Ulimits          []string                    `json:"ulimits,omitempty" hcl:"ulimits,optional" cty:"ulimits"`
+	Resources        *buildflags.ResourcesConfig `json:"resources,omitempty" hcl:"resources,optional" cty:"resources"`
+	Call             *string                     `json:"call,omitempty" hcl:"call,optional" cty:"call"`
+	Entitlements     []string                    `json:"entitlements,omitempty" hcl:"entitlements,optional" cty:"entitlements"`
+	ExtraHosts       map[string]*string          `json:"extra-hosts,omitempty" hcl:"extra-hosts,optional" cty:"extra-hosts"`
+	Policy           buildflags.PolicyConfigs    `json:"policy,omitempty" hcl:"policy,optional" cty:"policy"`
+
+	// What follows is zbuild's own.
+	CacheMounts     wireCacheMounts `json:"cache-mount,omitempty" hcl:"cache-mount,optional" cty:"cache-mount"`
+	Retries         *int            `json:"retries,omitempty" hcl:"retries,optional" cty:"retries"`
+	RetryDelay      *string         `json:"retry-delay,omitempty" hcl:"retry-delay,optional" cty:"retry-delay"`
+	DefaultRegistry *string         `json:"default-registry,omitempty" hcl:"default-registry,optional" cty:"default-registry"`
+	Format          *string         `json:"format,omitempty" hcl:"format,optional" cty:"format"`
+	Squash          *bool           `json:"squash,omitempty" hcl:"squash,optional" cty:"squash"`
+	DependsOn       []string        `json:"depends-on,omitempty" hcl:"depends-on,optional" cty:"depends-on"`
+
+	at hcl.Range // the header of the block that was read last
+	// from says where each attribute, and each element "attribute.key" of a map,
+	// was written last; exprs has all expressions that an attribute was merged
+	// from.
+	from  map[string]origin
+	exprs map[string][]hcl.Expression
+	// linked is set for a target that is only built because another needs it.
+	linked bool
+}
+
+// origin is where a value was written.
+type origin struct {
+	at hcl.Range
+	// set is true for a value of the command line.
+	set bool
+	// like is the name of another target whose context this one's was taken from
+	// by a reference; its path starts where the other's does.
+	like string
+}
+
+var (
+	_ hclparser.WithEvalContexts = (*wireTarget)(nil)
+	_ hclparser.WithGetName      = (*wireTarget)(nil)
+	_ hclparser.WithBlockSource  = (*wireTarget)(nil)
+	_ hclparser.WithEvalContexts = (*wireGroup)(nil)
+	_ hclparser.WithGetName      = (*wireGroup)(nil)
+	_ hclparser.WithBlockSource  = (*wireGroup)(nil)
+)
+
+// maxMatrix is the largest number of targets that one matrix may make. The
+// evaluator's work grows with the square of the number of targets.
+const maxMatrix = 2000
+
+// GetEvalContexts gives one context per combination of the matrix's values, in
+// an order that depends on nothing but the matrix.
+func (t *wireTarget) GetEvalContexts(base *hcl.EvalContext, block *hcl.Block, loadDeps func(hcl.Expression) hcl.Diagnostics) ([]*hcl.EvalContext, error) {
+	expr := expressionOf(block, "matrix")
+	if expr == nil {
+		return []*hcl.EvalContext{base}, nil
+	}
+	if diags := loadDeps(expr); diags.HasErrors() {
+		return nil, diags
+	}
+	value, diags := expr.Value(base)
+	if diags.HasErrors() {
+		return nil, diags
+	}
+	invalid := func(format string, args ...any) error {
+		return hcl.Diagnostics{{
+			Severity: hcl.DiagError, Summary: "Invalid matrix", Detail: fmt.Sprintf(format, args...), Subject: expr.Range().Ptr(),
+		}}
+	}
+	if value.IsNull() || !value.IsWhollyKnown() || !value.Type().IsMapType() && !value.Type().IsObjectType() {
+		return nil, invalid("A matrix is a map from the name of each axis to the list of its values.")
+	}
+	axes := value.AsValueMap()
+	combinations := []map[string]cty.Value{{}}
+	for _, axis := range slices.Sorted(maps.Keys(axes)) {
+		if axes[axis].IsNull() || !axes[axis].CanIterateElements() {
+			return nil, invalid("The values of the axis %q are not a list.", axis)
+		}
+		values := axes[axis].AsValueSlice()
+		if len(values)*len(combinations) > maxMatrix {
+			return nil, invalid("The matrix makes more than %d targets.", maxMatrix)
+		}
+		var next []map[string]cty.Value
+		for _, v := range values {
+			for _, c := range combinations {
+				c = maps.Clone(c)
+				c[axis] = v
+				next = append(next, c)
+			}
+		}
+		combinations = next
+	}
+	var contexts []*hcl.EvalContext
+	for _, c := range combinations {
+		child := base.NewChild()
+		child.Variables = c
+		contexts = append(contexts, child)
+	}
+	return contexts, nil
+}
+
+// GetName is the target's name: its label, or what the attribute name gives for
+// one combination of a matrix.
+func (t *wireTarget) GetName(ectx *hcl.EvalContext, block *hcl.Block, loadDeps func(hcl.Expression) hcl.Diagnostics) (string, error) {
+	expr := expressionOf(block, "name")
+	if expr == nil {
+		return block.Labels[0], nil
+	}
+	invalid := func(detail string) error {
+		return hcl.Diagnostics{{
+			Severity: hcl.DiagError, Summary: "Invalid target name", Detail: detail, Subject: expr.Range().Ptr(),
+		}}
+	}
+	if expressionOf(block, "matrix") == nil {
+		return "", invalid("The attribute name needs a matrix: it names the targets that the matrix makes.")
+	}
+	if diags := loadDeps(expr); diags.HasErrors() {
+		return "", diags
+	}
+	value, diags := expr.Value(ectx)
+	if diags.HasErrors() {
+		return "", diags
+	}
+	value, err := convert.Convert(value, cty.String)
+	if err != nil || value.IsNull() || !value.IsKnown() {
+		return "", invalid("The name has to be a string.")
+	}
+	if err := validateName(value.AsString()); err != nil {
+		return "", invalid(fmt.Sprintf("%q cannot be the name of a target: %v.", value.AsString(), err))
+	}
+	return value.AsString(), nil
+}
+
+// SetBlockSource notes where the target's values are written.
+func (t *wireTarget) SetBlockSource(block *hcl.Block) {
+	t.at = block.DefRange
+	t.from = map[string]origin{}
+	t.exprs = map[string][]hcl.Expression{}
+	attrs, _ := block.Body.JustAttributes()
+	for i := range attributes {
+		a := &attributes[i]
+		attr, ok := attrs[a.name]
+		if !ok || a.has == nil || !a.has(t) {
+			continue
+		}
+		o := origin{at: attr.Expr.Range()}
+		if a.name == "context" {
+			o.like = contextReference(attr.Expr)
+		}
+		t.from[a.name] = o
+		t.exprs[a.name] = append(t.exprs[a.name], attr.Expr)
+		if a.keys == nil {
+			continue
+		}
+		for _, key := range a.keys(t) {
+			o := o
+			o.at = elementRange(attr.Expr, key)
+			t.from[a.name+"."+key] = o
+		}
+	}
+}
+
+// Merge lets what t2 says win over what t says, by the rule of each attribute.
+// hclparser calls it when a target has several blocks.
+func (t *wireTarget) Merge(t2 *wireTarget) {
+	for i := range attributes {
+		if a := &attributes[i]; a.merge != nil && a.has(t2) {
+			a.merge(t, t2)
+		}
+	}
+	t.at = t2.at
+	if t.from == nil {
+		t.from, t.exprs = map[string]origin{}, map[string][]hcl.Expression{}
+	}
+	maps.Copy(t.from, t2.from)
+	for name, exprs := range t2.exprs {
+		t.exprs[name] = appendNew(t.exprs[name], exprs)
+	}
+}
+
+// appendNew appends those expressions that are not in the list: a target that is
+// inherited by two ways is merged twice.
+func appendNew(list, more []hcl.Expression) []hcl.Expression {
+	list = slices.Clone(list)
+	for _, e := range more {
+		if !slices.ContainsFunc(list, func(o hcl.Expression) bool { return o.Range() == e.Range() }) {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// GetEvalContexts is part of hclparser's protocol.
+func (g *wireGroup) GetEvalContexts(base *hcl.EvalContext, _ *hcl.Block, _ func(hcl.Expression) hcl.Diagnostics) ([]*hcl.EvalContext, error) {
+	return []*hcl.EvalContext{base}, nil
+}
+
+// GetName is the group's label. A group cannot be made by a matrix.
+func (g *wireGroup) GetName(_ *hcl.EvalContext, block *hcl.Block, _ func(hcl.Expression) hcl.Diagnostics) (string, error) {
+	for _, name := range []string{"name", "matrix"} {
+		if expr := expressionOf(block, name); expr != nil {
+			return "", hcl.Diagnostics{{
+				Severity: hcl.DiagError, Summary: "A group has no " + name,
+				Detail:  "Only a target can have the attributes matrix and name.",
+				Subject: expr.Range().Ptr(),
+			}}
+		}
+	}
+	return block.Labels[0], nil
+}
+
+// SetBlockSource notes where the group is written.
+func (g *wireGroup) SetBlockSource(block *hcl.Block) {
+	g.at = block.DefRange
+	if expr := expressionOf(block, "targets"); expr != nil {
+		g.exprs = []hcl.Expression{expr}
+	}
+}
+
+func expressionOf(block *hcl.Block, name string) hcl.Expression {
+	content, _, _ := block.Body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: name}}})
+	if content == nil || content.Attributes[name] == nil {
+		return nil
+	}
+	return content.Attributes[name].Expr
+}
+
+// contextReference is X if the expression is target.X.context, else empty.
+func contextReference(expr hcl.Expression) string {
+	steps, diags := hcl.AbsTraversalForExpr(expr)
+	if diags.HasErrors() || len(steps) != 3 || steps.RootName() != "target" {
+		return ""
+	}
+	last, ok := steps[2].(hcl.TraverseAttr)
+	if !ok || last.Name != "context" {
+		return ""
+	}
+	switch step := steps[1].(type) {
+	case hcl.TraverseAttr:
+		return step.Name
+	case hcl.TraverseIndex:
+		if key := step.Key; key.Type() == cty.String && key.IsKnown() && !key.IsNull() {
+			return key.AsString()
+		}
+	}
+	return ""
+}
+
+// MarshalJSON writes a target as bake prints it: what HCL would take for a
+// template is escaped in the attributes that often have such text.
+func (t *wireTarget) MarshalJSON() ([]byte, error) {
+	type plain wireTarget // without this method
+	p := plain(*t)
+	p.Annotations = slices.Clone(p.Annotations)
+	for i, s := range p.Annotations {
+		p.Annotations[i] = escapeTemplate(s)
+	}
+	if p.DockerfileInline != nil {
+		s := escapeTemplate(*p.DockerfileInline)
+		p.DockerfileInline = &s
+	}
+	p.Args = escapeTemplates(p.Args)
+	p.Labels = escapeTemplates(p.Labels)
+	p.ExtraHosts = escapeTemplates(p.ExtraHosts)
+	return json.Marshal(p)
+}
+
+var templateEscaper = strings.NewReplacer("${", "$${", "%{", "%%{")
+
+func escapeTemplate(s string) string { return templateEscaper.Replace(s) }
+
+func escapeTemplates(m map[string]*string) map[string]*string {
+	escaped := maps.Clone(m)
+	for key, value := range m {
+		if value != nil {
+			s := escapeTemplate(*value)
+			escaped[key] = &s
+		}
+	}
+	return escaped
+}

@@ -1,0 +1,198 @@
+package config
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
+)
+
+// wirePull is the attribute pull: bake's bool, or the name of a policy.
+type wirePull struct {
+	set    bool // bake's bool
+	policy PullPolicy
+}
+
+var pullPolicies = []string{string(PullMissing), string(PullNewer), string(PullAlways), string(PullNever)}
+
+func parsePull(s string) (*wirePull, error) {
+	if slices.Contains(pullPolicies, s) {
+		return &wirePull{policy: PullPolicy(s)}, nil
+	}
+	set, err := strconv.ParseBool(s)
+	if err != nil {
+		return nil, fmt.Errorf("%q is neither a bool nor one of %q", s, pullPolicies)
+	}
+	return &wirePull{set: set}, nil
+}
+
+// value is the policy that is meant: bake's bool asks the registry every time,
+// but fetches only what differs.
+func (p *wirePull) value() PullPolicy {
+	switch {
+	case p == nil:
+		return PullMissing
+	case p.policy != "":
+		return p.policy
+	case p.set:
+		return PullNewer
+	default:
+		return PullMissing
+	}
+}
+
+// MarshalJSON is part of json.Marshaler.
+func (p *wirePull) MarshalJSON() ([]byte, error) {
+	if p.policy != "" {
+		return json.Marshal(p.policy)
+	}
+	return json.Marshal(p.set)
+}
+
+// FromCtyValue is part of hclparser's protocol.
+func (p *wirePull) FromCtyValue(in cty.Value, path cty.Path) error {
+	if in.Type() == cty.Bool && in.IsKnown() && !in.IsNull() {
+		p.set = in.True()
+		return nil
+	}
+	s, err := convert.Convert(in, cty.String)
+	if err != nil || s.IsNull() || !s.IsKnown() {
+		return path.NewErrorf("a bool or one of %q is required", pullPolicies)
+	}
+	parsed, err := parsePull(s.AsString())
+	if err != nil {
+		return path.NewError(err)
+	}
+	*p = *parsed
+	return nil
+}
+
+// ToCtyValue is part of hclparser's protocol.
+func (p *wirePull) ToCtyValue() cty.Value {
+	switch {
+	case p == nil:
+		return cty.NullVal(cty.DynamicPseudoType)
+	case p.policy != "":
+		return cty.StringVal(string(p.policy))
+	default:
+		return cty.BoolVal(p.set)
+	}
+}
+
+// wireCacheMounts are cache mounts by name.
+type wireCacheMounts map[string]*wireCacheMount
+
+// wireCacheMount is the body of a cache-mount block: the attributes that are
+// written, as text.
+type wireCacheMount map[string]string
+
+// cacheMountAttributes are the attributes of a cache-mount block.
+var cacheMountAttributes = []string{"target", "id", "sharing", "uid", "gid", "mode"}
+
+// FromCtyValue is part of hclparser's protocol.
+func (m *wireCacheMounts) FromCtyValue(in cty.Value, path cty.Path) error {
+	if in.IsNull() || !in.IsKnown() || !in.Type().IsObjectType() && !in.Type().IsMapType() {
+		return path.NewErrorf("cache-mount is a block with a name")
+	}
+	*m = wireCacheMounts{}
+	mounts := in.AsValueMap()
+	for _, name := range slices.Sorted(maps.Keys(mounts)) {
+		mount, err := decodeCacheMount(name, mounts[name])
+		if err != nil {
+			return path.NewError(err)
+		}
+		(*m)[name] = mount
+	}
+	return nil
+}
+
+func decodeCacheMount(name string, in cty.Value) (*wireCacheMount, error) {
+	// JSON has a list where a block may be repeated.
+	if !in.IsNull() && (in.Type().IsTupleType() || in.Type().IsListType()) && in.LengthInt() == 1 {
+		in = in.AsValueSlice()[0]
+	}
+	if in.IsNull() || !in.IsKnown() || !in.Type().IsObjectType() && !in.Type().IsMapType() {
+		return nil, fmt.Errorf("the cache-mount %q has to be one object", name)
+	}
+	mount := wireCacheMount{}
+	values := in.AsValueMap()
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		if !slices.Contains(cacheMountAttributes, key) {
+			return nil, fmt.Errorf("the cache-mount %q cannot have an attribute %q.%s", name, key, didYouMean(key, cacheMountAttributes))
+		}
+		if values[key].IsNull() {
+			continue
+		}
+		value, err := convert.Convert(values[key], cty.String)
+		if err != nil || !value.IsKnown() {
+			return nil, fmt.Errorf("%s of the cache-mount %q has to be a string or a number", key, name)
+		}
+		mount[key] = value.AsString()
+	}
+	return &mount, nil
+}
+
+// cacheMountType is what an expression sees of cache mounts.
+var cacheMountType = cty.Map(cty.Map(cty.String))
+
+// ToCtyValue is part of hclparser's protocol.
+func (m wireCacheMounts) ToCtyValue() cty.Value {
+	if len(m) == 0 {
+		return cty.MapValEmpty(cacheMountType.ElementType())
+	}
+	mounts := map[string]cty.Value{}
+	for name, mount := range m {
+		values := map[string]cty.Value{}
+		for key, value := range *mount {
+			values[key] = cty.StringVal(value)
+		}
+		mounts[name] = cty.MapValEmpty(cty.String)
+		if len(values) > 0 {
+			mounts[name] = cty.MapVal(values)
+		}
+	}
+	return cty.MapVal(mounts)
+}
+
+// resolve checks a cache mount's attributes.
+func (m wireCacheMount) resolve(name string) (CacheMount, error) {
+	mount := CacheMount{Name: name, Target: m["target"], ID: m["id"], Sharing: m["sharing"], Mode: 0o755}
+	var errs []error
+	if len(mount.Target) == 0 || mount.Target[0] != '/' {
+		errs = append(errs, fmt.Errorf("target has to be an absolute path in the container, not %q", mount.Target))
+	}
+	if mount.ID == "" {
+		mount.ID = mount.Target
+	}
+	switch mount.Sharing {
+	case "":
+		mount.Sharing = "shared"
+	case "shared", "private", "locked":
+	default:
+		errs = append(errs, fmt.Errorf(`sharing has to be "shared", "private" or "locked", not %q`, mount.Sharing))
+	}
+	number := func(key string, base int, limit int64, fallback int64) int64 {
+		text, ok := m[key]
+		if !ok {
+			return fallback
+		}
+		n, err := strconv.ParseInt(text, base, 64)
+		if err != nil || n < 0 || n > limit {
+			kind := "a number"
+			if base == 8 {
+				kind = "permission bits in octal, such as 0755,"
+			}
+			errs = append(errs, fmt.Errorf("%s has to be %s not below 0 nor above %s, not %q", key, kind, strconv.FormatInt(limit, base), text))
+		}
+		return n
+	}
+	mount.UID = int(number("uid", 10, 1<<31-1, 0))
+	mount.GID = int(number("gid", 10, 1<<31-1, 0))
+	mount.Mode = uint32(number("mode", 8, 0o7777, 0o755)) //nolint:gosec // bounded
+	return mount, errors.Join(errs...)
+}
