@@ -12,6 +12,9 @@ import (
 // that is wrong, and evaluates what does not depend on it, so that this can be
 // checked further; l.file stays nil if nothing can be said about targets.
 func (l *loader) evaluate(ctx context.Context) {
+	for _, s := range l.sources {
+		l.hidden = l.hidden || s.file == nil
+	}
 	file, renamed, diags := l.decode(l.items)
 	if !diags.HasErrors() {
 		l.file, l.renamed = file, renamed
@@ -46,3 +49,7 @@ func (l *loader) decode(it *items) (file *wireFile, renamed map[string][]string,
 	}
 	return file, meta.Renamed["target"], nil
 }
+
+// mayExist reports whether there is a target or group of that name among those
+// that could not be evaluated.
+func (l *loader) mayExist(name string) bool { return l.broken[name] || l.hidden }

@@ -78,6 +78,8 @@ type loader struct {
 	// broken are the names of targets that could not be evaluated: they exist,
 	// so that nobody shall be told they do not.
 	broken map[string]bool
+	// hidden is set if targets may exist whose names are not known.
+	hidden bool
 	// renamed are the names that a matrix made of a target's label.
 	renamed map[string][]string
 	// overrides are those of req.Overrides, by target.

@@ -21,7 +21,7 @@ func (r *resolver) checkNames() {
 	}
 	for _, t := range r.file.Targets {
 		for _, parent := range t.Inherits {
-			if r.targets[parent] != nil || r.broken[parent] {
+			if r.targets[parent] != nil || r.mayExist(parent) {
 				continue
 			}
 			at := t.whereValue("inherits", parent)
@@ -37,7 +37,7 @@ func (r *resolver) checkNames() {
 			continue
 		}
 		for _, member := range g.Targets {
-			if r.targets[member] != nil || r.broken[member] || r.groups[member] != nil && member != g.Name {
+			if r.targets[member] != nil || r.mayExist(member) || r.groups[member] != nil && member != g.Name {
 				continue
 			}
 			at := g.whereValue(member)

@@ -154,7 +154,7 @@ func (l *loader) matchTargets(pattern string, at hcl.Range) []string {
 			names = append(names, t.Name)
 		}
 	}
-	if len(names) == 0 && !l.broken[pattern] {
+	if len(names) == 0 && !l.mayExist(pattern) {
 		l.errorf(&at, "Unknown target", "No target matches %q.%s", pattern, didYouMean(pattern, all))
 	}
 	return names

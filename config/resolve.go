@@ -153,7 +153,7 @@ func (r *resolver) defaultGroup(out *printed, names []string) {
 // stands for.
 func (r *resolver) match(pattern string, implied bool) []string {
 	if !strings.ContainsAny(pattern, "*?[]") {
-		if r.targets[pattern] == nil && r.groups[pattern] == nil && !r.broken[pattern] {
+		if r.targets[pattern] == nil && r.groups[pattern] == nil && !r.mayExist(pattern) {
 			if implied {
 				r.errorf(nil, "Nothing to build", "No target was named, and there is no group or target called default.%s",
 					listed("", r.known()))
@@ -311,7 +311,7 @@ func (r *resolver) linkTarget(out *printed, name string, visited map[string]bool
 		}
 		t2 := r.need(out, other, visited)
 		if t2 == nil {
-			if !r.broken[other] {
+			if !r.mayExist(other) {
 				r.errorf(t.where("contexts."+key), "Unknown target", "The context %q of target %s is the target %q, which does not exist.%s",
 					key, name, other, didYouMean(other, slices.Collect(maps.Keys(r.targets))))
 			}
@@ -355,7 +355,7 @@ func (r *resolver) need(out *printed, name string, visited map[string]bool) *wir
 // needGroup adds the targets that depends-on names: a target or a group.
 func (r *resolver) needGroup(out *printed, t *wireTarget, name string, visited map[string]bool) {
 	if r.targets[name] == nil && r.groups[name] == nil {
-		if !r.broken[name] {
+		if !r.mayExist(name) {
 			r.errorf(t.whereValue("depends-on", name), "Unknown target", "Target %s depends on %q, which does not exist.%s",
 				t.Name, name, didYouMean(name, r.known()))
 		}
