@@ -77,8 +77,8 @@ func didYouMean(name string, candidates []string) string {
 	return fmt.Sprintf(" Did you mean %q?", best)
 }
 
-// listed is a sentence that lists names, or nothing if there are none or many.
-func listed(what string, names []string) string {
+// listed is a sentence that lists names, or nothing if there are none.
+func listed(names []string) string {
 	const most = 12
 	if len(names) == 0 {
 		return ""
@@ -89,5 +89,5 @@ func listed(what string, names []string) string {
 		more = fmt.Sprintf(" and %d more", len(names)-most)
 		names = names[:most]
 	}
-	return fmt.Sprintf(" There is %s%s%s.", what, strings.Join(names, ", "), more)
+	return fmt.Sprintf(" The file has %s%s.", strings.Join(names, ", "), more)
 }

@@ -131,7 +131,10 @@ func (d *diagnosis) ordered() []*unit {
 // fail. What needs something broken is left alone: it might be right.
 func (d *diagnosis) try(ctx context.Context, units []*unit) {
 	units = slices.DeleteFunc(slices.Clone(units), func(u *unit) bool {
-		u.broken = u.broken || slices.ContainsFunc(d.needs(u), func(n *unit) bool { return n.broken })
+		if !u.broken && slices.ContainsFunc(d.needs(u), func(n *unit) bool { return n.broken }) {
+			u.broken = true
+			d.undefined(u, true)
+		}
 		return u.broken
 	})
 	if len(units) == 0 || ctx.Err() != nil {
@@ -174,9 +177,32 @@ func (d *diagnosis) with(units []*unit) *items {
 
 // explain reports why a unit cannot be evaluated, given what the parser said.
 func (d *diagnosis) explain(u *unit, diags hcl.Diagnostics) {
+	undefined := d.undefined(u, false)
+	consequences := len(undefined) > 0
+	for _, diag := range diags {
+		known := diag.Subject == nil || slices.ContainsFunc(undefined, func(at hcl.Range) bool { return overlaps(at, *diag.Subject) })
+		// A value that could not be evaluated is also unknown, and of no type.
+		unknown := strings.Contains(diag.Detail, "value must be known") || strings.Contains(diag.Detail, "value is not known")
+		if consequences && known || unknown && len(diags) > 1 {
+			continue
+		}
+		clone := *diag
+		// hclparser has no place for some errors of a variable.
+		if clone.Subject == nil || d.source(clone.Subject.Filename) == nil || clone.Subject.Empty() {
+			clone.Subject = u.at.Ptr()
+		}
+		clone.Context = nil
+		clone.Expression, clone.EvalContext = nil, nil // it would show values
+		d.diags = append(d.diags, &clone)
+	}
+}
+
+// undefined reports what the unit refers to that does not exist, and where. Of a
+// unit that was not evaluated, only what certainly is.
+func (d *diagnosis) undefined(u *unit, certain bool) []hcl.Range {
 	var undefined []hcl.Range
 	for _, r := range u.refs {
-		if r.guarded || d.exists(r) {
+		if r.guarded || certain && r.branch || d.exists(r) {
 			continue
 		}
 		at := r.at
@@ -196,23 +222,7 @@ func (d *diagnosis) explain(u *unit, diags hcl.Diagnostics) {
 			d.errorf(&at, "Unknown "+r.kind, "There is no %s called %q.%s", r.kind, r.name, didYouMean(r.name, names))
 		}
 	}
-	consequences := len(undefined) > 0
-	for _, diag := range diags {
-		known := diag.Subject == nil || slices.ContainsFunc(undefined, func(at hcl.Range) bool { return overlaps(at, *diag.Subject) })
-		// A value that could not be evaluated is also unknown, and of no type.
-		unknown := strings.Contains(diag.Detail, "value must be known") || strings.Contains(diag.Detail, "value is not known")
-		if consequences && known || unknown && len(diags) > 1 {
-			continue
-		}
-		clone := *diag
-		// hclparser has no place for some errors of a variable.
-		if clone.Subject == nil || d.source(clone.Subject.Filename) == nil || clone.Subject.Empty() {
-			clone.Subject = u.at.Ptr()
-		}
-		clone.Context = nil
-		clone.Expression, clone.EvalContext = nil, nil // it would show values
-		d.diags = append(d.diags, &clone)
-	}
+	return undefined
 }
 
 // exists reports whether there is what the mention is about, or might be.

@@ -144,8 +144,14 @@ func (l *loader) roots() []string {
 	for i := range roots {
 		roots[i] = withoutLinks(roots[i])
 	}
-	slices.Sort(roots)
-	return slices.Compact(roots)
+	slices.Sort(roots) // outer ones come before those in them
+	var outer []string
+	for _, dir := range roots {
+		if !slices.ContainsFunc(outer, func(o string) bool { return within(dir, o) }) {
+			outer = append(outer, dir)
+		}
+	}
+	return outer
 }
 
 // checkRead reports a path that the build would read and may not.

@@ -78,6 +78,19 @@ func (t *wireTarget) whereValue(attribute, value string) *hcl.Range {
 	return t.where(attribute)
 }
 
+// whereIndex is where element i of a list with n elements was written, if that
+// can be told.
+func (t *wireTarget) whereIndex(attribute string, i, n int) *hcl.Range {
+	exprs := t.exprs[attribute]
+	if t.from[attribute].set || len(exprs) == 0 {
+		return t.where(attribute)
+	}
+	if elements, diags := hcl.ExprList(exprs[len(exprs)-1]); !diags.HasErrors() && len(elements) == n {
+		return elements[i].Range().Ptr()
+	}
+	return t.where(attribute)
+}
+
 func (g *wireGroup) whereValue(value string) *hcl.Range {
 	if at := findValue(g.exprs, value); at != nil {
 		return at

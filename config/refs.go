@@ -34,6 +34,8 @@ type mention struct {
 	// guarded is set where it is fine if there is nothing of that name; loose
 	// where it is looked at after everything has its value.
 	guarded, loose bool
+	// branch is set in a conditional's branches: only one of them is taken.
+	branch bool
 }
 
 // unitsOf divides items into units, in the order of their places.
@@ -142,7 +144,7 @@ func (u *unit) scope(attrs hcl.Attributes) (names map[string]bool, known bool) {
 // readExpr notes what the expression refers to, names of the scope left out. If
 // the scope is open, every value may be one of it.
 func (u *unit) readExpr(expr hcl.Expression, from string, scope map[string]bool, open bool) {
-	guards := u.readCalls(expr, from)
+	guards, branches := u.readCalls(expr, from)
 	for _, t := range expr.Variables() {
 		name := t.RootName()
 		if scope[name] {
@@ -164,20 +166,26 @@ func (u *unit) readExpr(expr hcl.Expression, from string, scope map[string]bool,
 				}
 			}
 		}
-		r.guarded = open && r.kind == "value" || slices.ContainsFunc(guards, func(g hcl.Range) bool { return contains(g, r.at) })
+		inside := func(g hcl.Range) bool { return contains(g, r.at) }
+		r.guarded = open && r.kind == "value" || slices.ContainsFunc(guards, inside)
+		r.branch = slices.ContainsFunc(branches, inside)
 		u.refs = append(u.refs, r)
 	}
 }
 
 // readCalls notes the functions that are called, and gives the places where a
-// failure does no harm: the arguments of try and can.
-func (u *unit) readCalls(expr hcl.Expression, from string) (guards []hcl.Range) {
+// failure does no harm, the arguments of try and can, and those that may not be
+// evaluated at all.
+func (u *unit) readCalls(expr hcl.Expression, from string) (guards, branches []hcl.Range) {
 	node, ok := expr.(hclsyntax.Node)
 	if !ok {
 		u.opaque = true
-		return nil
+		return nil, nil
 	}
 	_ = hclsyntax.VisitAll(node, func(n hclsyntax.Node) hcl.Diagnostics {
+		if c, ok := n.(*hclsyntax.ConditionalExpr); ok {
+			branches = append(branches, c.TrueResult.Range(), c.FalseResult.Range())
+		}
 		call, ok := n.(*hclsyntax.FunctionCallExpr)
 		if !ok {
 			return nil
@@ -190,7 +198,7 @@ func (u *unit) readCalls(expr hcl.Expression, from string) (guards []hcl.Range) 
 		}
 		return nil
 	})
-	return guards
+	return guards, branches
 }
 
 func contains(outer, inner hcl.Range) bool {

@@ -156,10 +156,10 @@ func (r *resolver) match(pattern string, implied bool) []string {
 		if r.targets[pattern] == nil && r.groups[pattern] == nil && !r.mayExist(pattern) {
 			if implied {
 				r.errorf(nil, "Nothing to build", "No target was named, and there is no group or target called default.%s",
-					listed("", r.known()))
+					listed(r.known()))
 				return nil
 			}
-			r.errorf(nil, "Unknown target", "There is no target or group called %q.%s%s", pattern, didYouMean(pattern, r.known()), listed("", r.known()))
+			r.errorf(nil, "Unknown target", "There is no target or group called %q.%s%s", pattern, didYouMean(pattern, r.known()), listed(r.known()))
 			return nil
 		}
 		return []string{pattern}
@@ -176,7 +176,7 @@ func (r *resolver) match(pattern string, implied bool) []string {
 		}
 	}
 	if len(names) == 0 {
-		r.errorf(nil, "Unknown target", "No target or group matches %q.%s", pattern, listed("", r.known()))
+		r.errorf(nil, "Unknown target", "No target or group matches %q.%s", pattern, listed(r.known()))
 	}
 	return names
 }
@@ -214,6 +214,7 @@ func (r *resolver) target(name string) *wireTarget {
 	t := r.inherit(name, map[string]*wireTarget{})
 	resolved := *t
 	resolved.Inherits = nil
+	ownHost := t.ownHost
 	if len(r.file.Project) > 0 {
 		base := &wireTarget{}
 		base.Merge(r.file.Project[0])
@@ -229,6 +230,7 @@ func (r *resolver) target(name string) *wireTarget {
 		dockerfile := "Dockerfile"
 		resolved.Dockerfile = &dockerfile
 	}
+	resolved.ownHost = ownHost
 	r.done[name] = &resolved
 	return &resolved
 }
@@ -277,6 +279,7 @@ func normalize(t *wireTarget) {
 		t.Entitlements = slices.Concat(t.Entitlements, []string{entitlementNetworkHost})
 	}
 	t.Entitlements = withoutEmpty(t.Entitlements)
+	t.ownHost = slices.Contains(t.Entitlements, entitlementNetworkHost)
 	t.Contexts = maps.Clone(t.Contexts)
 	maps.DeleteFunc(t.Contexts, func(_, value string) bool { return value == "" })
 	if len(t.Contexts) == 0 {

@@ -205,7 +205,8 @@ func (r *resolver) dockerfile(t *wireTarget, c Context) string {
 	default:
 		return path.Clean(written)
 	}
-	if t.DockerfileInline == nil {
+	inContext := c.Kind == ContextDir && within(withoutLinks(p), withoutLinks(c.Value))
+	if t.DockerfileInline == nil && !inContext {
 		r.checkRead(at, "The Dockerfile of target "+t.Name, p)
 	}
 	return p
@@ -221,7 +222,7 @@ func (r *resolver) platforms(t *wireTarget) []string {
 			}
 			p, err := platforms.Parse(s)
 			if err != nil {
-				r.errorf(t.whereValue("platforms", written), "Invalid platform", "Target %s: %v. Write OS/ARCH, such as linux/amd64, or local.", t.Name, err)
+				r.errorf(t.whereValue("platforms", written), "Invalid platform", "%q is not a platform. Write OS/ARCH or OS/ARCH/VARIANT, such as linux/amd64 or linux/arm/v7, or local.", s)
 				continue
 			}
 			result = append(result, platforms.Format(platforms.Normalize(p)))
@@ -243,14 +244,13 @@ func (r *resolver) pull(t *wireTarget) PullPolicy {
 // outputs are the outputs, and those refused that this release does not have.
 func (r *resolver) outputs(t *wireTarget) []Output {
 	var outputs []Output
-	at := t.where("output")
-	for _, e := range t.Outputs {
+	for i, e := range t.Outputs {
+		at := t.whereIndex("output", i, len(t.Outputs))
 		o := Output{Type: e.Type, Attrs: maps.Clone(e.Attrs)}
 		tar, err := strconv.ParseBool(e.Attrs["tar"])
 		file := e.Type == "tar" || (e.Type == "oci" || e.Type == "docker") && (tar || err != nil)
 		if e.Destination == "" && file && e.Type != "docker" {
 			// Standard output. bake prints it so; targets share outputs.
-			i := slices.Index(t.Outputs, e)
 			t.Outputs = slices.Clone(t.Outputs)
 			t.Outputs[i] = &buildflags.ExportEntry{Type: e.Type, Attrs: e.Attrs, Destination: "-"}
 			e = t.Outputs[i]
@@ -290,7 +290,7 @@ func (r *resolver) network(t *wireTarget) string {
 			r.errorf(at, "Invalid network", "The network is default, none or host, not %q.", network)
 		}
 	}
-	if slices.Contains(t.Entitlements, entitlementNetworkHost) && !r.networkAllowed(t) && !r.req.EvaluateOnly {
+	if t.ownHost && !r.networkAllowed(t) && !r.req.EvaluateOnly {
 		if network != "host" {
 			at = t.where("entitlements")
 		}

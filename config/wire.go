@@ -94,6 +94,8 @@ type wireTarget struct {
 	exprs map[string][]hcl.Expression
 	// linked is set for a target that is only built because another needs it.
 	linked bool
+	// ownHost is set if the target itself asks for the network of the host.
+	ownHost bool
 }
 
 // origin is where a value was written.

@@ -31,8 +31,7 @@ func parsePull(s string) (*wirePull, error) {
 	return &wirePull{set: set}, nil
 }
 
-// value is the policy that is meant: bake's bool asks the registry every time,
-// but fetches only what differs.
+// value is the policy that is meant.
 func (p *wirePull) value() PullPolicy {
 	switch {
 	case p == nil:
@@ -40,7 +39,7 @@ func (p *wirePull) value() PullPolicy {
 	case p.policy != "":
 		return p.policy
 	case p.set:
-		return PullNewer
+		return PullAlways
 	default:
 		return PullMissing
 	}
