@@ -1,0 +1,275 @@
+// Package session takes a project through its generations: load, plan, run, and
+// again when something has changed. A bake is a session of one generation.
+//
+// It knows which room does what and in which order. It shows nothing and writes
+// to no stream: what happens goes to an event.Sink, what came of it is a
+// Generation.
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/zbuild/zbuild/config"
+	"github.com/zbuild/zbuild/internal/event"
+	"github.com/zbuild/zbuild/internal/source"
+	"github.com/zbuild/zbuild/planner"
+	"github.com/zbuild/zbuild/runner"
+)
+
+// Engine is what a session needs of an engine.
+type Engine interface {
+	runner.Engine
+	planner.Images
+	// StateDir is where to keep what shall live as long as the store does.
+	StateDir() string
+}
+
+// Options say what a session is about. The zero value of a field that is not
+// Load or OpenEngine means its default.
+type Options struct {
+	// Load says what to load. Planning and running use its Dir and LookupEnv too.
+	Load config.Request
+	// OpenEngine opens the engine, when first something needs it. Its error ends
+	// the generation as an *EngineError.
+	OpenEngine func(context.Context) (Engine, error)
+	// Jobs is how many steps run at once; 0 means one per core.
+	Jobs int
+	// KeepGoing goes on with what does not depend on a failed step.
+	KeepGoing bool
+	// Sink receives what happens; nil if nobody wants to know.
+	Sink event.Sink
+	// Now is the clock; nil means the machine's.
+	Now func() time.Time
+}
+
+// Session is a project, and the engine that builds it. One generation runs at a
+// time.
+type Session struct {
+	opt    Options
+	images *images
+	number int
+}
+
+// New makes a session. Nothing is read or opened yet. The caller must Close it.
+func New(opt Options) *Session {
+	if opt.Sink == nil {
+		opt.Sink = discard{}
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	return &Session{opt: opt, images: &images{opt: &opt}}
+}
+
+type discard struct{}
+
+func (discard) Emit(event.Event) {}
+
+// Phase is how far a generation goes.
+type Phase int
+
+// The phases, each after the one before.
+const (
+	Load Phase = iota // evaluate the build files
+	Plan              // and make the graph of steps
+	Run               // and execute it
+)
+
+// Generation is what one pass over the project came to. It is immutable.
+type Generation struct {
+	// Number counts the generations of the session, from 1.
+	Number int
+	// Project is never nil. Plan is nil if the generation was not planned, Result
+	// if it was not run.
+	Project *config.Project
+	Plan    *planner.Plan
+	Result  *runner.Result
+	// Diagnostics are those of loading and planning, warnings too.
+	Diagnostics hcl.Diagnostics
+	// Err says why the generation did not come to its end, or that the build
+	// failed: then Result.Failures are the causes. An *EngineError says that there
+	// is no engine. It is nil if Diagnostics are all there is to say.
+	Err error
+}
+
+// Sources is the text of every file that Diagnostics and failures may point
+// into.
+func (g *Generation) Sources() map[string][]byte {
+	all := make(map[string][]byte)
+	if g.Project != nil {
+		for name, text := range g.Project.Sources {
+			all[name] = text
+		}
+	}
+	if g.Plan != nil {
+		for name, text := range g.Plan.Sources {
+			all[name] = text
+		}
+	}
+	return all
+}
+
+// OK reports whether the generation did all that was asked for.
+func (g *Generation) OK() bool { return g.Err == nil && !g.Diagnostics.HasErrors() }
+
+// EngineError says that there is no engine to work with. That is the fault of
+// the machine's set-up, not of the project.
+type EngineError struct{ Err error }
+
+func (e *EngineError) Error() string { return e.Err.Error() }
+func (e *EngineError) Unwrap() error { return e.Err }
+
+// Generate makes one generation, up to and including a phase. It returns when
+// nothing of it is running any more, also if the context is canceled; Err is
+// then the context's cause.
+func (s *Session) Generate(ctx context.Context, last Phase) *Generation {
+	s.number++
+	g := &Generation{Number: s.number}
+	request := s.opt.Load
+	request.EvaluateOnly = request.EvaluateOnly || last == Load
+	g.Project, g.Diagnostics = config.Load(ctx, request)
+	if s.ended(ctx, g) || last == Load {
+		return g
+	}
+	s.plan(ctx, g)
+	if s.ended(ctx, g) || last == Plan {
+		return g
+	}
+	s.run(ctx, g)
+	return g
+}
+
+// ended reports whether a generation is at its end before its last phase.
+func (s *Session) ended(ctx context.Context, g *Generation) bool {
+	if err := context.Cause(ctx); err != nil {
+		g.Err = err
+	}
+	return !g.OK()
+}
+
+func (s *Session) plan(ctx context.Context, g *Generation) {
+	plan, diags := planner.Build(ctx, g.Project, planner.Options{
+		Images: s.images,
+		Jobs:   s.opt.Jobs,
+		Dir:    s.opt.Load.Dir,
+	})
+	g.Plan = plan
+	g.Diagnostics = append(g.Diagnostics, diags...)
+	// Without an engine no base image could be had: that is one problem, and not
+	// one of each FROM.
+	if err := s.images.engineError(); err != nil {
+		g.Err = err
+		g.Diagnostics = nil
+	}
+}
+
+func (s *Session) run(ctx context.Context, g *Generation) {
+	engine, err := s.images.engine(ctx)
+	if err != nil {
+		g.Err = err
+		return
+	}
+	state := engine.StateDir()
+	g.Result, g.Err = runner.Run(ctx, g.Plan, runner.Options{
+		Engine:    engine,
+		Cache:     runner.NewDirCache(filepath.Join(state, "cache")),
+		Hasher:    new(source.Hasher),
+		Jobs:      s.opt.Jobs,
+		KeepGoing: s.opt.KeepGoing,
+		Secret:    s.secret,
+		Sink:      s.opt.Sink,
+		Now:       s.opt.Now,
+	})
+}
+
+// secret reads the value of a secret.
+func (s *Session) secret(secret config.Secret) ([]byte, error) {
+	if secret.Path != "" {
+		return os.ReadFile(secret.Path)
+	}
+	if lookup := s.opt.Load.LookupEnv; lookup != nil {
+		if value, ok := lookup(secret.Env); ok {
+			return []byte(value), nil
+		}
+	}
+	return nil, fmt.Errorf("environment variable %s is not set: %w", secret.Env, fs.ErrNotExist)
+}
+
+// Close releases the engine.
+func (s *Session) Close() error { return s.images.close() }
+
+// images resolves base images by the engine, which is opened when it is needed
+// first: a project that starts from scratch can be planned without any.
+type images struct {
+	opt *Options
+
+	mu   sync.Mutex
+	open Engine
+	err  error // of opening; kept, so that it is tried once
+
+	tasks int
+}
+
+func (i *images) engine(ctx context.Context) (Engine, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.open != nil || i.err != nil {
+		return i.open, i.err
+	}
+	if i.opt.OpenEngine == nil {
+		i.err = &EngineError{Err: errors.New("there is no engine to build with")}
+		return nil, i.err
+	}
+	engine, err := i.opt.OpenEngine(ctx)
+	switch {
+	case err == nil:
+		i.open = engine
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	default:
+		i.err = &EngineError{Err: err}
+	}
+	return i.open, i.err
+}
+
+func (i *images) engineError() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.err
+}
+
+// Resolve is planner.Images.
+func (i *images) Resolve(ctx context.Context, req planner.ImageRequest) (*planner.BaseImage, error) {
+	engine, err := i.engine(ctx)
+	if err != nil {
+		return nil, err
+	}
+	i.mu.Lock()
+	i.tasks++
+	id := fmt.Sprintf("resolve:%d", i.tasks)
+	i.mu.Unlock()
+	i.opt.Sink.Emit(event.TaskStarted{ID: id, Name: "[internal] resolve " + req.Ref, Time: i.opt.Now()})
+	image, err := engine.Resolve(ctx, req)
+	i.opt.Sink.Emit(event.TaskDone{ID: id, Err: err, Time: i.opt.Now()})
+	return image, err
+}
+
+func (i *images) close() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.open == nil {
+		return nil
+	}
+	engine := i.open
+	i.open = nil
+	return engine.Close()
+}
