@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"time"
 
+	digest "github.com/opencontainers/go-digest"
+
 	"github.com/zbuild/zbuild/planner"
 )
 
@@ -50,9 +52,13 @@ type TargetResult struct {
 	Name string
 	// Image is nil if the target failed, was not reached or yields none.
 	Image *Image
+	// Platforms are the images of a list, in the order of the target's platforms;
+	// empty for a single image.
+	Platforms []*Image
+	// Digest is what a registry calls the image; empty if it was not pushed.
+	Digest digest.Digest
 	// Tags are the names that the image has got, Pushed those it was pushed to.
 	Tags, Pushed []string
-	Duration     time.Duration
 }
 
 // PlatformError says that programs for a platform cannot be run on this machine.

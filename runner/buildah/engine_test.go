@@ -1,0 +1,359 @@
+//go:build linux
+
+package buildah
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/moby/buildkit/solver/pb"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.podman.io/buildah"
+	"go.podman.io/storage/pkg/unshare"
+
+	"github.com/zbuild/zbuild/planner"
+	"github.com/zbuild/zbuild/runner"
+)
+
+func TestMain(m *testing.M) {
+	if buildah.InitReexec() {
+		return
+	}
+	unshare.MaybeReexecUsingUserNamespace(false)
+	os.Exit(m.Run())
+}
+
+// open makes an engine on a store of its own.
+func open(t *testing.T, opt Options) *Engine {
+	t.Helper()
+	dir := t.TempDir()
+	opt.Root, opt.RunRoot = filepath.Join(dir, "root"), filepath.Join(dir, "run")
+	if opt.Driver == "" {
+		opt.Driver = "overlay"
+	}
+	e, err := Open(t.Context(), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Errorf("closing the engine: %v", err)
+		}
+		unmountBelow(dir)
+	})
+	return e
+}
+
+// busybox is the directory of Debian's busybox-static.
+func busybox(t *testing.T) *planner.Local {
+	t.Helper()
+	p, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Fatal("busybox is missing: install the package busybox-static")
+	}
+	dir := t.TempDir()
+	raw, err := os.ReadFile(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "busybox"), raw, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return &planner.Local{Dir: dir}
+}
+
+func copyOp(src, dest string) *pb.Op {
+	return &pb.Op{
+		Inputs: []*pb.Input{{}},
+		Op: &pb.Op_File{File: &pb.FileOp{Actions: []*pb.FileAction{{
+			Input: -1, SecondaryInput: 0, Output: 0,
+			Action: &pb.FileAction_Copy{Copy: &pb.FileActionCopy{
+				Src: src, Dest: dest, Mode: -1, CreateDestPath: true, FollowSymlink: true, DirCopyContents: true, Timestamp: -1,
+			}},
+		}}}},
+	}
+}
+
+func execOp(mounts []*pb.Mount, args ...string) *pb.Op {
+	root := &pb.Mount{Input: 0, Dest: "/", Output: 0}
+	return &pb.Op{
+		Inputs: []*pb.Input{{}},
+		Op: &pb.Op_Exec{Exec: &pb.ExecOp{
+			Meta:   &pb.Meta{Args: args, Cwd: "/", Env: []string{"PATH=/bin"}},
+			Mounts: append([]*pb.Mount{root}, mounts...),
+		}},
+	}
+}
+
+func job(op *pb.Op, out *bytes.Buffer, inputs ...runner.Input) runner.Job {
+	step := &planner.Step{Op: op, Name: "test"}
+	for range inputs {
+		step.Inputs = append(step.Inputs, planner.Input{Step: &planner.Step{}})
+	}
+	return runner.Job{
+		Step: step, Inputs: inputs, Stdout: out, Stderr: out,
+		Secret: func(string) ([]byte, error) { return nil, fs.ErrNotExist },
+	}
+}
+
+func do(t *testing.T, e *Engine, op *pb.Op, inputs ...runner.Input) (runner.Snapshot, string) {
+	t.Helper()
+	var out bytes.Buffer
+	s, err := e.Do(t.Context(), job(op, &out, inputs...))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	return s[0], out.String()
+}
+
+// tinyRoot is a snapshot that has busybox in it.
+func tinyRoot(t *testing.T, e *Engine) runner.Snapshot {
+	t.Helper()
+	s, _ := do(t, e, copyOp("/busybox", "/bin/busybox"), runner.Input{Local: busybox(t)})
+	s, _ = do(t, e, execOp(nil, "/bin/busybox", "--install", "-s", "/bin"), runner.Input{Snapshot: s})
+	return s
+}
+
+func TestRunAndCommit(t *testing.T) {
+	for _, tt := range []struct{ name, driver, isolation string }{
+		{"overlay", "overlay", ""},
+		{"vfs", "vfs", ""},
+		{"chroot", "overlay", "chroot"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := open(t, Options{Driver: tt.driver, Isolation: tt.isolation})
+			base := tinyRoot(t, e)
+			s, out := do(t, e, execOp(nil, "sh", "-c", "echo hello; echo data > /file; id -u"), runner.Input{Snapshot: base})
+			if out != "hello\n0\n" {
+				t.Errorf("output %q", out)
+			}
+			img, err := e.Commit(t.Context(), runner.ImageSpec{
+				Layers: []runner.Snapshot{base, s}, Config: []byte(`{"architecture":"amd64","os":"linux","config":{"Cmd":["cat","/file"]}}`),
+				Format: planner.FormatOCI, Created: []time.Time{time.Unix(1, 0), time.Unix(2, 0)},
+				Platform: ocispecs.Platform{OS: "linux", Architecture: "amd64"},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if img.Layers != 2 || img.Size == 0 {
+				t.Errorf("%d layers of %d bytes", img.Layers, img.Size)
+			}
+			if err := e.Tag(t.Context(), img, []string{"app:1"}); err != nil {
+				t.Fatal(err)
+			}
+			stored, err := e.store.Image("localhost/app:1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if stored.ID != img.ID.Encoded() {
+				t.Errorf("the tag points to %s, the image is %s", stored.ID, img.ID)
+			}
+			v, err := e.view(runner.Snapshot(stored.TopLayer))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer v.close()
+			if raw, err := os.ReadFile(filepath.Join(v.root, "file")); err != nil || string(raw) != "data\n" {
+				t.Errorf("the image's file has %q, %v", raw, err)
+			}
+		})
+	}
+}
+
+func TestRunFails(t *testing.T) {
+	e := open(t, Options{})
+	base := tinyRoot(t, e)
+	layers := countLayers(t, e)
+	var out bytes.Buffer
+	_, err := e.Do(t.Context(), job(execOp(nil, "sh", "-c", "echo trouble >&2; exit 7"), &out, runner.Input{Snapshot: base}))
+	var exit *runner.ExitError
+	if !errors.As(err, &exit) || exit.Code != 7 {
+		t.Errorf("error %v", err)
+	}
+	if out.String() != "trouble\n" {
+		t.Errorf("output %q", out.String())
+	}
+	_, err = e.Do(t.Context(), job(execOp(nil, "/no/such/program"), &out, runner.Input{Snapshot: base}))
+	if !errors.As(err, &exit) || exit.Code != 127 {
+		t.Errorf("a missing program: %v", err)
+	}
+	if n := countLayers(t, e); n != layers {
+		t.Errorf("%d layers are left, there were %d", n, layers)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	for _, isolation := range []string{"", "chroot"} {
+		t.Run("isolation="+isolation, func(t *testing.T) {
+			e := open(t, Options{Isolation: isolation})
+			base := tinyRoot(t, e)
+			layers := countLayers(t, e)
+			ctx, cancel := context.WithCancel(t.Context())
+			started := make(chan struct{})
+			w := writerFunc(func(p []byte) (int, error) {
+				if strings.Contains(string(p), "started") {
+					close(started)
+				}
+				return len(p), nil
+			})
+			j := job(execOp(nil, "sh", "-c", "echo started; sleep 3600"), nil, runner.Input{Snapshot: base})
+			j.Stdout, j.Stderr = w, w
+			go func() { <-started; cancel() }()
+			begin := time.Now()
+			if _, err := e.Do(ctx, j); !errors.Is(err, context.Canceled) {
+				t.Errorf("error %v", err)
+			}
+			if d := time.Since(begin); d > 30*time.Second {
+				t.Errorf("stopping took %v", d)
+			}
+			if n := countLayers(t, e); n != layers {
+				t.Errorf("%d layers are left, there were %d", n, layers)
+			}
+			if left, _ := os.ReadDir(e.proc.path(runtimeName)); len(left) > 0 {
+				t.Errorf("containers are left: %v", left)
+			}
+		})
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+func countLayers(t *testing.T, e *Engine) int {
+	t.Helper()
+	layers, err := e.store.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(layers)
+}
+
+func TestMounts(t *testing.T) {
+	e := open(t, Options{})
+	base := tinyRoot(t, e)
+	local := &planner.Local{Dir: t.TempDir(), Exclude: []string{"hidden"}}
+	for _, name := range []string{"shown", "hidden"} {
+		if err := os.WriteFile(filepath.Join(local.Dir, name), []byte(name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	op := execOp([]*pb.Mount{
+		{Input: 1, Dest: "/ctx", Output: -1, MountType: pb.MountType_BIND, Readonly: true},
+		{Input: -1, Dest: "/cache", Output: -1, MountType: pb.MountType_CACHE, CacheOpt: &pb.CacheOpt{ID: "c"}},
+		{Input: -1, Dest: "/tmp", Output: -1, MountType: pb.MountType_TMPFS, TmpfsOpt: &pb.TmpfsOpt{Size: 1 << 20}},
+		{Input: -1, Dest: "/run/secrets/s", Output: -1, MountType: pb.MountType_SECRET, SecretOpt: &pb.SecretOpt{ID: "s", Mode: 0o400}},
+	}, "sh", "-c", "ls /ctx; cat /run/secrets/s; echo x >> /cache/n; wc -l < /cache/n; touch /tmp/f; df -m /tmp | tail -1 | awk '{print $2}'; touch /ctx/no 2>/dev/null || echo readonly")
+	for i, want := range []string{"shown\nhush1\n1\nreadonly\n", "shown\nhush2\n1\nreadonly\n"} {
+		var out bytes.Buffer
+		j := job(op, &out, runner.Input{Snapshot: base}, runner.Input{Local: local})
+		j.Secret = func(string) ([]byte, error) { return []byte("hush"), nil }
+		s, err := e.Do(t.Context(), j)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out.String())
+		}
+		if out.String() != want {
+			t.Errorf("run %d: output %q, want %q", i, out.String(), want)
+		}
+		v, err := e.view(s[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, stub := range []string{"/cache", "/run/secrets/s", "/ctx"} {
+			if _, err := os.Lstat(v.root + stub); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the mount point %s stayed behind: %v", stub, err)
+			}
+		}
+		v.close()
+	}
+}
+
+// TestSweep kills a process in the middle of a RUN, as kill -9 would, and looks
+// whether the next one finds and clears away what it left.
+func TestSweep(t *testing.T) {
+	if dir := os.Getenv("ZBUILD_TEST_VICTIM"); dir != "" {
+		victim(t, dir)
+		return
+	}
+	dir := t.TempDir()
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestSweep$", "-test.v")
+	cmd.Env = append(os.Environ(), "ZBUILD_TEST_VICTIM="+dir)
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var seen strings.Builder
+	buf := make([]byte, 4096)
+	for !strings.Contains(seen.String(), "started") {
+		n, err := pipe.Read(buf)
+		seen.Write(buf[:n])
+		if err != nil {
+			t.Fatalf("%v\n%s", err, seen.String())
+		}
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+
+	e, err := Open(t.Context(), Options{Root: filepath.Join(dir, "root"), RunRoot: filepath.Join(dir, "run"), Driver: "overlay"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Close(); unmountBelow(dir) })
+	if n := countLayers(t, e); n != 2 {
+		t.Errorf("%d layers are left; 2 were finished", n)
+	}
+	entries, err := os.ReadDir(e.processDir())
+	if err != nil || len(entries) != 1 {
+		t.Errorf("directories of processes: %v, %v", entries, err)
+	}
+	if out, err := exec.Command("pgrep", "-f", "sleep 98765").Output(); err == nil {
+		t.Errorf("the container's process still runs: %s", out)
+	}
+}
+
+func victim(t *testing.T, dir string) {
+	e, err := Open(t.Context(), Options{Root: filepath.Join(dir, "root"), RunRoot: filepath.Join(dir, "run"), Driver: "overlay"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := tinyRoot(t, e)
+	j := job(execOp(nil, "sh", "-c", "echo started; exec sleep 98765"), nil, runner.Input{Snapshot: base})
+	j.Stdout, j.Stderr = os.Stdout, os.Stderr
+	_, err = e.Do(t.Context(), j)
+	t.Fatalf("the victim survived: %v", err)
+}
+
+func TestManifestIsReadable(t *testing.T) {
+	e := open(t, Options{})
+	base := tinyRoot(t, e)
+	for _, format := range []string{planner.FormatOCI, planner.FormatDocker} {
+		img, err := e.Commit(t.Context(), runner.ImageSpec{
+			Layers: []runner.Snapshot{base}, Config: []byte(`{"architecture":"amd64","os":"linux","config":{},"history":[{"created_by":"COPY"},{"created_by":"CMD","empty_layer":true}]}`),
+			Format: format, Created: []time.Time{time.Unix(1, 0)}, Platform: ocispecs.Platform{OS: "linux", Architecture: "amd64"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := e.store.ImageBigData(img.ID.Encoded(), "manifest")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var m ocispecs.Manifest
+		if err := json.Unmarshal(raw, &m); err != nil || len(m.Layers) != 1 {
+			t.Errorf("%s: manifest %s, %v", format, raw, err)
+		}
+	}
+}

@@ -1,0 +1,159 @@
+package runner
+
+// The scheduler knows units of work, what each waits for, and how many may run at
+// once. It does not know what they do.
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"sync"
+)
+
+// unit is a piece of work.
+type unit struct {
+	name string
+	// weight says how long the unit takes compared with others.
+	weight int
+	needs  []*unit
+	do     func(context.Context) error
+
+	// The scheduler's own.
+	waiting    int     // needs that are not done
+	dependents []*unit // who waits for this one
+	priority   int     // weight of the longest chain that begins here
+	order      int     // of two that are equally urgent the first one goes first
+	state      unitState
+	err        error
+}
+
+type unitState int
+
+const (
+	unitWaiting  unitState = iota
+	unitDone               // without an error
+	unitFailed             // err says why
+	unitSkipped            // never started: something that it needs failed, or all stopped
+	unitCanceled           // stopped in the middle
+)
+
+// errSkipped is the cause of a context that is canceled because something else
+// failed.
+var errSkipped = errors.New("canceled because another step failed")
+
+// schedule runs all units, each after what it needs, at most jobs at a time, those
+// that most depends on first. Unless it is to keep going, the first failure stops
+// everything. It returns when nothing runs any more; how each unit ended stands
+// in its state.
+func schedule(ctx context.Context, units []*unit, jobs int, keepGoing bool) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var ready readyQueue
+	for _, u := range prepare(units) {
+		heap.Push(&ready, u)
+	}
+	done := make(chan *unit)
+	running := 0
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		for running < jobs && ready.Len() > 0 && ctx.Err() == nil {
+			u := heap.Pop(&ready).(*unit)
+			running++
+			wg.Go(func() {
+				u.err = u.do(ctx)
+				done <- u
+			})
+		}
+		if running == 0 {
+			break
+		}
+		u := <-done
+		running--
+		settle(ctx, u)
+		if u.state == unitFailed && !keepGoing {
+			cancel(errSkipped)
+		}
+		if u.state != unitDone {
+			continue // whoever waits for it waits for ever, and is skipped
+		}
+		for _, d := range u.dependents {
+			if d.waiting--; d.waiting == 0 {
+				heap.Push(&ready, d)
+			}
+		}
+	}
+	for _, u := range units {
+		if u.state == unitWaiting {
+			u.state = unitSkipped
+		}
+	}
+}
+
+// settle says how a unit ended. An error that only says that the run was stopped
+// is no failure of the unit.
+func settle(ctx context.Context, u *unit) {
+	switch {
+	case u.err == nil:
+		u.state = unitDone
+	case ctx.Err() != nil && (errors.Is(u.err, context.Canceled) || errors.Is(u.err, context.Cause(ctx))):
+		u.state = unitCanceled
+	default:
+		u.state = unitFailed
+	}
+}
+
+// prepare links the units and gives those that wait for nothing.
+func prepare(units []*unit) []*unit {
+	var ready []*unit
+	for i, u := range units {
+		u.order = i
+		u.waiting = len(u.needs)
+		for _, n := range u.needs {
+			n.dependents = append(n.dependents, u)
+		}
+		if u.waiting == 0 {
+			ready = append(ready, u)
+		}
+	}
+	seen := make(map[*unit]bool, len(units))
+	var visit func(*unit) int
+	visit = func(u *unit) int {
+		if seen[u] {
+			return u.priority
+		}
+		seen[u] = true
+		for _, d := range u.dependents {
+			u.priority = max(u.priority, visit(d))
+		}
+		u.priority += u.weight
+		return u.priority
+	}
+	for _, u := range units {
+		visit(u)
+	}
+	return ready
+}
+
+// readyQueue is a heap of units, the most urgent on top.
+type readyQueue []*unit
+
+func (q readyQueue) Len() int { return len(q) }
+func (q readyQueue) Less(i, j int) bool {
+	if q[i].priority != q[j].priority {
+		return q[i].priority > q[j].priority
+	}
+	return q[i].order < q[j].order
+}
+func (q readyQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+
+// Push is for container/heap.
+func (q *readyQueue) Push(x any) { *q = append(*q, x.(*unit)) }
+
+// Pop is for container/heap.
+func (q *readyQueue) Pop() any {
+	old := *q
+	u := old[len(old)-1]
+	*q = old[:len(old)-1]
+	return u
+}
