@@ -1,6 +1,8 @@
 package planner
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -25,6 +27,20 @@ type Plan struct {
 	// Sources holds the text of each build file that a Location or a diagnostic
 	// may point into, by file name.
 	Sources map[string][]byte
+	// Files are the absolute paths of all files that planning read or looked for
+	// and did not find, sorted: a change to any of them can change the plan.
+	Files []string
+}
+
+// Target returns the target of that name, or nil.
+func (p *Plan) Target(name string) *Target {
+	i, ok := slices.BinarySearchFunc(p.Targets, name, func(t *Target, name string) int {
+		return strings.Compare(t.Name, name)
+	})
+	if !ok {
+		return nil
+	}
+	return p.Targets[i]
 }
 
 // Step is one vertex of the graph: an operation of BuildKit's LLB, made
@@ -45,7 +61,8 @@ type Step struct {
 	// Location is where the instruction stands; its Filename is a key of
 	// Plan.Sources. Nil for a step that no instruction stands for.
 	Location *hcl.Range
-	// Stage is the first stage that has the step.
+	// Stage is the first stage that has the step. Nil for a build context, which
+	// belongs to none.
 	Stage *Stage
 	// NoCache says that a cached result must not be taken.
 	NoCache bool
@@ -100,7 +117,7 @@ type Stage struct {
 	ID string
 	// Name is the stage's name, or "stage-N" for one without.
 	Name string
-	// Base is what its FROM says.
+	// Base is what its FROM says, arguments expanded.
 	Base       string
 	Platform   ocispecs.Platform
 	Dockerfile string

@@ -1,0 +1,309 @@
+package planner
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/solver/pb"
+	digest "github.com/opencontainers/go-digest"
+	"google.golang.org/protobuf/proto"
+)
+
+// vertex is an operation in its canonical form. It is the same, byte for byte,
+// whichever target asks for it. Vertices are never written to once made.
+type vertex struct {
+	id     digest.Digest
+	op     *pb.Op
+	data   []byte // op, marshaled; id is its digest
+	inputs []edge // parallel to op.Inputs
+	local  *Local
+	image  *BaseImage
+}
+
+// edge is an output of a vertex. That of no vertex is the empty tree.
+type edge struct {
+	v     *vertex
+	index int
+}
+
+// graph is what one conversion became.
+type graph struct {
+	root edge
+	// order has every vertex once, inputs first. Those of other targets that
+	// came in through a context are among them.
+	order []*vertex
+	// marks is what this conversion says about its own vertices.
+	marks map[*vertex]*mark
+}
+
+// mark is what a Dockerfile says about a vertex that does not change what the
+// vertex is.
+type mark struct {
+	name string
+	// lines are those of the instructions that the vertex stands for, own says
+	// that they are its own. Otherwise it is a part of what they need.
+	lines   []lineRange
+	own     bool
+	noCache bool
+}
+
+// canonicalizer rewrites the LLB of one conversion from its sources upwards, so
+// that equal work of different targets gets equal digests.
+type canonicalizer struct {
+	r     *run
+	known map[digest.Digest]*vertex // canonical ones, by digest
+	raw   map[string]edge           // the frontend's digest to what became of it, index unused
+	marks map[*vertex]*mark
+	// lines are those of the Dockerfile that an operation stands for, by the
+	// frontend's digest; located are the operations whose own they are.
+	lines   map[string][]lineRange
+	located map[string]bool
+}
+
+// draft is a vertex on its way through the passes.
+type draft struct {
+	op     *pb.Op
+	inputs []edge
+	lines  []lineRange
+	local  *Local
+	image  *BaseImage
+	name   string // wins over the frontend's
+}
+
+// passes are applied to each operation in this order, after its inputs have been
+// rewritten.
+func passes() []func(*canonicalizer, *draft) error {
+	return []func(*canonicalizer, *draft) error{
+		(*canonicalizer).refuse,          // what no engine can do
+		(*canonicalizer).canonicalLocal,  // contexts are directories, not sessions
+		(*canonicalizer).canonicalImage,  // images are digests, not tags
+		(*canonicalizer).materialize,     // nothing is built upon a directory of the host
+		(*canonicalizer).addCacheMounts,  // every RUN has the target's
+		(*canonicalizer).dropConstraints, // what constrains nothing is left out
+		(*canonicalizer).mergeInputs,     // every input stands once
+	}
+}
+
+func newCanonicalizer(r *run) *canonicalizer {
+	c := &canonicalizer{
+		r: r, known: make(map[digest.Digest]*vertex), raw: make(map[string]edge),
+		marks: make(map[*vertex]*mark),
+	}
+	// What came in through a context was made canonical by its own target.
+	for _, dep := range r.u.after {
+		for _, other := range dep.runs {
+			for _, v := range other.graph.order {
+				c.known[v.id] = v
+			}
+		}
+	}
+	return c
+}
+
+// run rewrites a definition. Its operations come inputs first.
+func (c *canonicalizer) run(def *pb.Definition) (*graph, error) {
+	ops := make([]*pb.Op, len(def.Def))
+	ids := make([]string, len(def.Def))
+	for i, dt := range def.Def {
+		ops[i] = new(pb.Op)
+		if err := ops[i].UnmarshalVT(dt); err != nil {
+			return nil, fmt.Errorf("reading the frontend's result: %w", err)
+		}
+		ids[i] = string(digest.FromBytes(dt))
+	}
+	c.lines = c.locate(def, ops, ids)
+	g := &graph{marks: c.marks}
+	for i, op := range ops {
+		if op.Op == nil { // the last one only says which output is the result
+			if len(op.Inputs) == 1 {
+				in, err := c.input(op.Inputs[0])
+				if err != nil {
+					return nil, err
+				}
+				g.root = in
+			}
+			continue
+		}
+		v, err := c.rewrite(ids[i], op, def.Metadata[ids[i]])
+		if err != nil {
+			return nil, err
+		}
+		c.raw[ids[i]] = edge{v: v}
+	}
+	if v := g.root.v; v != nil && v.local != nil { // FROM a directory, and nothing else
+		var err error
+		if g.root, err = c.copyOf(g.root, nil); err != nil {
+			return nil, err
+		}
+	}
+	g.order = postOrder(g.root.v)
+	return g, nil
+}
+
+func (c *canonicalizer) input(in *pb.Input) (edge, error) {
+	e, ok := c.raw[in.Digest]
+	if !ok {
+		return edge{}, fmt.Errorf("the frontend's result lacks %s", in.Digest)
+	}
+	return edge{v: e.v, index: int(in.Index)}, nil
+}
+
+// rewrite makes one operation canonical.
+func (c *canonicalizer) rewrite(id string, op *pb.Op, meta *pb.OpMetadata) (*vertex, error) {
+	if v, ok := c.known[digest.Digest(id)]; ok && c.marks[v] == nil {
+		return v, nil
+	}
+	d := &draft{op: op, lines: c.lines[id]}
+	for _, in := range op.Inputs {
+		e, err := c.input(in)
+		if err != nil {
+			return nil, err
+		}
+		d.inputs = append(d.inputs, e)
+	}
+	for _, apply := range passes() {
+		if err := apply(c, d); err != nil {
+			return nil, err
+		}
+	}
+	v, err := c.finish(d)
+	if err != nil {
+		return nil, err
+	}
+	c.mark(v, d, id, meta)
+	return v, nil
+}
+
+// finish gives a draft its identity.
+func (c *canonicalizer) finish(d *draft) (*vertex, error) {
+	d.op.Inputs = nil
+	for _, in := range d.inputs {
+		d.op.Inputs = append(d.op.Inputs, &pb.Input{Digest: string(in.v.id), Index: int64(in.index)})
+	}
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(d.op)
+	if err != nil {
+		return nil, err
+	}
+	id := digest.FromBytes(data)
+	if v, ok := c.known[id]; ok {
+		return v, nil
+	}
+	v := &vertex{id: id, op: d.op, data: data, inputs: d.inputs, local: d.local, image: d.image}
+	c.known[id] = v
+	return v, nil
+}
+
+// mark notes what the Dockerfile says about a vertex. Two of the frontend's
+// operations may have become the same vertex.
+func (c *canonicalizer) mark(v *vertex, d *draft, id string, meta *pb.OpMetadata) {
+	m := c.marks[v]
+	if m == nil {
+		m = &mark{}
+		c.marks[v] = m
+	}
+	if m.name == "" {
+		m.name = d.name
+		if m.name == "" && meta != nil {
+			m.name = instruction(meta.Description["llb.customname"])
+		}
+	}
+	if meta != nil && meta.IgnoreCache {
+		m.noCache = true
+	}
+	if v.local == nil {
+		m.lines = append(m.lines, d.lines...)
+		m.own = m.own || c.located[id]
+	}
+}
+
+// tree makes a state of the frontend's own library canonical, for operations
+// that passes add.
+func (c *canonicalizer) tree(st llb.State, name string, lines []lineRange) (edge, error) {
+	def, err := st.Marshal(context.Background(), llb.WithCaps(llbCaps()))
+	if err != nil {
+		return edge{}, err
+	}
+	for _, dt := range def.Def {
+		var op pb.Op
+		if err := op.UnmarshalVT(dt); err != nil {
+			return edge{}, err
+		}
+		if op.Op == nil {
+			return c.input(op.Inputs[0])
+		}
+		id := string(digest.FromBytes(dt))
+		if _, ok := c.raw[id]; ok {
+			continue
+		}
+		c.lines[id] = lines
+		v, err := c.rewrite(id, &op, &pb.OpMetadata{Description: map[string]string{"llb.customname": name}})
+		if err != nil {
+			return edge{}, err
+		}
+		c.raw[id] = edge{v: v}
+	}
+	return edge{}, nil
+}
+
+// postOrder lists what a vertex is made of, itself last. It does not recurse: a
+// Dockerfile may be as long as it likes.
+func postOrder(root *vertex) []*vertex {
+	if root == nil {
+		return nil
+	}
+	type frame struct {
+		v    *vertex
+		next int
+	}
+	var out []*vertex
+	seen := map[*vertex]bool{root: true}
+	stack := []frame{{v: root}}
+	for len(stack) > 0 {
+		top := &stack[len(stack)-1]
+		if top.next == len(top.v.inputs) {
+			out = append(out, top.v)
+			stack = stack[:len(stack)-1]
+			continue
+		}
+		in := top.v.inputs[top.next].v
+		top.next++
+		if !seen[in] {
+			seen[in] = true
+			stack = append(stack, frame{v: in})
+		}
+	}
+	return out
+}
+
+// definition is the LLB of the graph's result, in its canonical form.
+func (g *graph) definition() *pb.Definition {
+	def := &pb.Definition{Metadata: make(map[string]*pb.OpMetadata)}
+	if g.root.v == nil {
+		return def
+	}
+	for _, v := range g.order {
+		def.Def = append(def.Def, v.data)
+		def.Metadata[string(v.id)] = &pb.OpMetadata{}
+	}
+	last := &pb.Op{Inputs: []*pb.Input{{Digest: string(g.root.v.id), Index: int64(g.root.index)}}}
+	dt, err := proto.MarshalOptions{Deterministic: true}.Marshal(last)
+	if err != nil {
+		panic(err) // two fields of plain types
+	}
+	def.Def = append(def.Def, dt)
+	def.Metadata[string(digest.FromBytes(dt))] = &pb.OpMetadata{}
+	return def
+}
+
+// state is the graph's result as another conversion can start from it.
+func (g *graph) state() (llb.State, error) {
+	if g.root.v == nil {
+		return llb.Scratch(), nil
+	}
+	op, err := llb.NewDefinitionOp(g.definition())
+	if err != nil {
+		return llb.State{}, err
+	}
+	return llb.NewState(op), nil
+}

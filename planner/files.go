@@ -1,0 +1,115 @@
+package planner
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/containerd/containerd/v2/defaults"
+)
+
+// maxFile is the size of the largest Dockerfile or ignore file that is read, in
+// bytes. The frontend has the same limit; it is enforced here so that nothing
+// larger is ever in memory.
+const maxFile = defaults.DefaultMaxRecvMsgSize
+
+var (
+	errNotRegular = errors.New("is not a regular file")
+	errTooLarge   = fmt.Errorf("is larger than %d MB", maxFile>>20)
+	errIsDir      = errors.New("is a directory")
+)
+
+// ReadFile reads a regular file of at most 16 MB. It never waits for a pipe or a
+// device to yield something.
+func ReadFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return nil, &fs.PathError{Op: "read", Path: path, Err: errIsDir}
+	case !info.Mode().IsRegular():
+		return nil, &fs.PathError{Op: "read", Path: path, Err: errNotRegular}
+	case info.Size() > maxFile:
+		return nil, &fs.PathError{Op: "read", Path: path, Err: errTooLarge}
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = &fs.PathError{Op: "read", Path: path, Err: errTooLarge}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+// files reads each file once, so that all targets see the same text, and keeps
+// a list of what was read or looked for.
+type files struct {
+	dir  string // names are relative to it
+	read func(string) ([]byte, error)
+
+	mu    sync.Mutex
+	known map[string]*file
+}
+
+type file struct {
+	once sync.Once
+	data []byte
+	err  error
+}
+
+func newFiles(opt Options) *files {
+	return &files{dir: opt.Dir, read: opt.ReadFile, known: make(map[string]*file)}
+}
+
+func (f *files) get(path string) ([]byte, error) {
+	path = filepath.Clean(path)
+	f.mu.Lock()
+	x := f.known[path]
+	if x == nil {
+		x = &file{}
+		f.known[path] = x
+	}
+	f.mu.Unlock()
+	x.once.Do(func() {
+		x.data, x.err = f.read(path)
+		if x.err == nil && len(x.data) > maxFile {
+			x.data, x.err = nil, &fs.PathError{Op: "read", Path: path, Err: errTooLarge}
+		}
+	})
+	return x.data, x.err
+}
+
+// list is every file that was asked for, sorted.
+func (f *files) list() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []string
+	for path := range f.known {
+		out = append(out, path)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// name is what people call a file: relative to the directory that names are
+// relative to, if it lies in it; with slashes on every system.
+func (f *files) name(path string) string {
+	rel, err := filepath.Rel(f.dir, path)
+	if err != nil || rel == ".." || strings.HasPrefix(rel, ".."+string(filepath.Separator)) {
+		rel = path
+	}
+	return filepath.ToSlash(rel)
+}

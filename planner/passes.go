@@ -1,0 +1,407 @@
+package planner
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/solver/pb"
+
+	"github.com/zbuild/zbuild/config"
+)
+
+// The schemes of the sources that engines know.
+const (
+	localScheme = "local://"
+	imageScheme = "docker-image://"
+)
+
+// refuse reports what LLB can say and no engine can do yet, while it can still
+// be said where it is written.
+func (c *canonicalizer) refuse(d *draft) error {
+	switch op := d.op.Op.(type) {
+	case *pb.Op_File:
+		return nil
+	case *pb.Op_Source:
+		return c.refuseSource(op.Source.Identifier, d)
+	case *pb.Op_Exec:
+		return c.refuseExec(op.Exec, d)
+	case *pb.Op_Merge, *pb.Op_Diff:
+		return c.unsupported(d, "Merging file trees", "")
+	}
+	return c.unsupported(d, fmt.Sprintf("An operation of type %T", d.op.Op), "")
+}
+
+func (c *canonicalizer) refuseSource(id string, d *draft) error {
+	scheme, _, _ := strings.Cut(id, "://")
+	switch scheme + "://" {
+	case localScheme, imageScheme:
+		return nil
+	case "git://":
+		return c.unsupported(d, "ADD from a git repository", "Clone it into the build context, or make the clone a context of the target, and use COPY.")
+	case "http://", "https://":
+		return c.unsupported(d, "ADD from a URL", "Download the file into the build context and use COPY, or fetch it in a RUN.")
+	}
+	return c.unsupported(d, fmt.Sprintf("A source of type %q", scheme), "")
+}
+
+func (c *canonicalizer) refuseExec(exec *pb.ExecOp, d *draft) error {
+	switch {
+	case exec.Security != pb.SecurityMode_SANDBOX:
+		return c.unsupported(d, "RUN --security=insecure", "")
+	case len(exec.CdiDevices) > 0:
+		return c.unsupported(d, "RUN --device", "")
+	case exec.Meta.CgroupParent != "":
+		return c.unsupported(d, "A cgroup parent", "")
+	}
+	for _, m := range exec.Mounts {
+		if m.MountType == pb.MountType_SSH {
+			return c.unsupported(d, "RUN --mount=type=ssh", "Hand a deploy key over as a secret: --mount=type=secret.")
+		}
+	}
+	return nil
+}
+
+func (c *canonicalizer) unsupported(d *draft, feature, advice string) error {
+	err := &unsupportedError{feature: feature, advice: advice}
+	if len(d.lines) > 0 {
+		err.at = textRange(c.r.u.name, c.r.u.text, d.lines[0].first, d.lines[0].last)
+	}
+	if err.at == nil {
+		err.at = c.r.u.cfg.At("dockerfile")
+	}
+	return err
+}
+
+// canonicalLocal makes a build context a directory and its ignore rules. The
+// frontend adds a session, hints for a cache that is not there, and the union of
+// all paths that the target ever copies: with it, a COPY in one target would
+// change what another target's COPY is. What is read of a context is a matter of
+// the operation that reads it.
+func (c *canonicalizer) canonicalLocal(d *draft) error {
+	src := d.op.GetSource()
+	if src == nil {
+		return nil
+	}
+	name, ok := strings.CutPrefix(src.Identifier, localScheme)
+	if !ok {
+		return nil
+	}
+	u := c.r.u
+	dir := ""
+	if name == mainContext {
+		dir = u.cfg.Context.Value
+	} else if named, ok := strings.CutPrefix(name, namedPrefix); ok {
+		dir = u.cfg.Contexts[named].Value
+	}
+	if dir == "" {
+		return fmt.Errorf("the frontend's result has an unknown source %q", src.Identifier)
+	}
+	d.local = &Local{Dir: dir}
+	attrs := map[string]string{}
+	if v := src.Attrs[pb.AttrExcludePatterns]; v != "" {
+		if err := json.Unmarshal([]byte(v), &d.local.Exclude); err != nil {
+			return fmt.Errorf("reading ignore patterns: %w", err)
+		}
+		if len(d.local.Exclude) > 0 {
+			attrs[pb.AttrExcludePatterns] = v
+		}
+	}
+	d.op.Op = &pb.Op_Source{Source: &pb.SourceOp{Identifier: localScheme + dir, Attrs: attrs}}
+	d.name = "load build context " + u.files.name(dir)
+	return nil
+}
+
+// canonicalImage names an image by repository and digest alone, whatever its tag
+// was.
+func (c *canonicalizer) canonicalImage(d *draft) error {
+	src := d.op.GetSource()
+	if src == nil {
+		return nil
+	}
+	ref, ok := strings.CutPrefix(src.Identifier, imageScheme)
+	if !ok {
+		return nil
+	}
+	platform := c.r.u.opt.Platform
+	if d.op.Platform != nil {
+		platform = d.op.Platform.Spec()
+	}
+	img := c.r.pins.find(ref, platform)
+	if img == nil {
+		return fmt.Errorf("the frontend's result has an image that it never asked for: %s for %s", ref, platforms.FormatAll(platform))
+	}
+	d.image = img
+	d.op.Op = &pb.Op_Source{Source: &pb.SourceOp{Identifier: imageScheme + pinned(img)}}
+	d.name = "FROM " + img.Ref
+	return nil
+}
+
+// materialize copies a build context that is used as a root file system into a
+// tree of its own: a directory of the host is read from, never built upon.
+func (c *canonicalizer) materialize(d *draft) error {
+	base := func(i int64) error {
+		if i < 0 || int(i) >= len(d.inputs) || d.inputs[i].v.local == nil {
+			return nil
+		}
+		e, err := c.copyOf(d.inputs[i], d.lines)
+		if err == nil {
+			d.inputs[i] = e // also for those that only read it: it is the same tree
+		}
+		return err
+	}
+	switch op := d.op.Op.(type) {
+	case *pb.Op_Exec:
+		for _, m := range op.Exec.Mounts {
+			if m.Dest == "/" && m.MountType == pb.MountType_BIND {
+				return base(m.Input)
+			}
+		}
+	case *pb.Op_File:
+		for _, a := range op.File.Actions {
+			if err := base(int64(a.Input)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// copyOf is the tree that a build context has.
+func (c *canonicalizer) copyOf(in edge, lines []lineRange) (edge, error) {
+	d := &draft{
+		op: &pb.Op{Op: &pb.Op_File{File: &pb.FileOp{Actions: []*pb.FileAction{{
+			Input: -1, SecondaryInput: 0, Output: 0,
+			Action: &pb.FileAction_Copy{Copy: &pb.FileActionCopy{
+				Src: "/", Dest: "/", Mode: -1, Timestamp: -1, DirCopyContents: true, CreateDestPath: true,
+			}},
+		}}}}},
+		inputs: []edge{in}, lines: lines, name: "COPY " + c.r.u.files.name(in.v.local.Dir),
+	}
+	v, err := c.finish(d)
+	if err != nil {
+		return edge{}, err
+	}
+	c.mark(v, d, "", nil)
+	return edge{v: v}, nil
+}
+
+// addCacheMounts gives a RUN the cache mounts of its target, unless it mounts
+// something there already. The result is what the frontend makes of a RUN that
+// has the --mount itself.
+func (c *canonicalizer) addCacheMounts(d *draft) error {
+	exec := d.op.GetExec()
+	if exec == nil || len(c.r.u.cfg.CacheMounts) == 0 {
+		return nil
+	}
+	taken := make(map[string]bool)
+	for _, m := range exec.Mounts {
+		taken[path.Clean(m.Dest)] = true
+	}
+	added := false
+	for _, cm := range c.r.u.cfg.CacheMounts {
+		dest := path.Join("/", cm.Target)
+		if taken[dest] {
+			continue
+		}
+		taken[dest], added = true, true
+		m, err := c.cacheMount(d, cm, dest)
+		if err != nil {
+			return err
+		}
+		exec.Mounts = append(exec.Mounts, m)
+	}
+	if added {
+		sortMounts(d, exec)
+	}
+	return nil
+}
+
+func (c *canonicalizer) cacheMount(d *draft, cm config.CacheMount, dest string) (*pb.Mount, error) {
+	id := cm.ID
+	if id == "" {
+		id = cm.Name
+	}
+	if id == "" {
+		id = dest
+	}
+	m := &pb.Mount{
+		Input: int64(pb.Empty), Output: int64(pb.SkipOutput), Dest: dest, MountType: pb.MountType_CACHE,
+		CacheOpt: &pb.CacheOpt{ID: c.r.u.cfg.Args["BUILDKIT_CACHE_MOUNT_NS"] + "/" + id},
+	}
+	switch cm.Sharing {
+	case "private":
+		m.CacheOpt.Sharing = pb.CacheSharingOpt_PRIVATE
+	case "locked":
+		m.CacheOpt.Sharing = pb.CacheSharingOpt_LOCKED
+	}
+	mode := os.FileMode(cm.Mode)
+	if mode == 0 {
+		mode = 0o755
+	}
+	if cm.UID == 0 && cm.GID == 0 && mode == 0o755 {
+		return m, nil
+	}
+	const dir = "/cache"
+	st := llb.Scratch().File(llb.Mkdir(dir, mode, llb.WithUIDGID(cm.UID, cm.GID)))
+	in, err := c.tree(st, "[internal] setting cache mount permissions", d.lines)
+	if err != nil {
+		return nil, err
+	}
+	m.Input, m.Selector = int64(len(d.inputs)), dir
+	d.inputs = append(d.inputs, in)
+	return m, nil
+}
+
+// sortMounts puts mounts and inputs into the frontend's order: mounts by their
+// place, secrets behind them, inputs as the mounts use them.
+func sortMounts(d *draft, exec *pb.ExecOp) {
+	late := func(m *pb.Mount) int {
+		if m.MountType == pb.MountType_SECRET || m.MountType == pb.MountType_SSH {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(exec.Mounts, func(a, b *pb.Mount) int {
+		if x, y := late(a), late(b); x != y || x == 1 {
+			return x - y
+		}
+		return strings.Compare(a.Dest, b.Dest)
+	})
+	var inputs []edge
+	moved := make(map[int64]int64)
+	for _, m := range exec.Mounts {
+		if m.Input < 0 {
+			continue
+		}
+		to, ok := moved[m.Input]
+		if !ok {
+			to = int64(len(inputs))
+			moved[m.Input] = to
+			inputs = append(inputs, d.inputs[m.Input])
+		}
+		m.Input = to
+	}
+	d.inputs = inputs
+}
+
+// dropConstraints leaves out what makes no difference: worker filters, of which
+// there are none, and the platform of operations that only handle files. A
+// COPY into a scratch image is the same for every platform.
+func (c *canonicalizer) dropConstraints(d *draft) error {
+	d.op.Constraints = nil
+	if d.op.Platform == nil {
+		return nil
+	}
+	_, isFile := d.op.Op.(*pb.Op_File)
+	if d.local != nil || isFile && d.op.Platform.OS != "windows" {
+		d.op.Platform = nil
+		return nil
+	}
+	p := platforms.Normalize(d.op.Platform.Spec())
+	d.op.Platform = &pb.Platform{
+		OS: p.OS, Architecture: p.Architecture, Variant: p.Variant, OSVersion: p.OSVersion, OSFeatures: p.OSFeatures,
+	}
+	return nil
+}
+
+// mergeInputs has each input once. Different inputs of the frontend's may have
+// become the same.
+func (c *canonicalizer) mergeInputs(d *draft) error {
+	var inputs []edge
+	moved := make([]int64, len(d.inputs))
+	for i, in := range d.inputs {
+		j := slices.Index(inputs, in)
+		if j < 0 {
+			j = len(inputs)
+			inputs = append(inputs, in)
+		}
+		moved[i] = int64(j)
+	}
+	if len(inputs) == len(d.inputs) {
+		return nil
+	}
+	move := func(i int64) int64 {
+		switch {
+		case i < 0:
+			return i
+		case int(i) < len(moved):
+			return moved[i]
+		default: // the result of an action
+			return i - int64(len(d.inputs)-len(inputs))
+		}
+	}
+	switch op := d.op.Op.(type) {
+	case *pb.Op_Exec:
+		for _, m := range op.Exec.Mounts {
+			m.Input = move(m.Input)
+		}
+	case *pb.Op_File:
+		for _, a := range op.File.Actions {
+			a.Input, a.SecondaryInput = move(a.Input), move(a.SecondaryInput)
+		}
+	}
+	d.inputs = inputs
+	return nil
+}
+
+// locate says which lines of the Dockerfile each of the frontend's operations
+// stands for. What has no lines of its own, such as a heredoc, has those of the
+// operations that use it.
+func (c *canonicalizer) locate(def *pb.Definition, ops []*pb.Op, ids []string) map[string][]lineRange {
+	out := make(map[string][]lineRange)
+	c.located = make(map[string]bool)
+	for i := len(ops) - 1; i >= 0; i-- {
+		id := ids[i]
+		if def.Source != nil && def.Source.Locations[id] != nil {
+			own := c.ownLines(def.Source, def.Source.Locations[id].Locations)
+			if len(own) > 0 {
+				out[id] = own
+				c.located[id] = true
+			}
+		}
+		for _, in := range ops[i].Inputs {
+			if lines := out[id]; len(lines) > 0 && !c.located[in.Digest] {
+				for _, l := range lines {
+					if !slices.Contains(out[in.Digest], l) {
+						out[in.Digest] = append(out[in.Digest], l)
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+func (c *canonicalizer) ownLines(src *pb.Source, locations []*pb.Location) []lineRange {
+	var out []lineRange
+	for _, l := range locations {
+		if int(l.SourceIndex) >= len(src.Infos) || src.Infos[l.SourceIndex].Filename != c.r.u.name {
+			continue
+		}
+		var lines lineRange
+		for _, r := range l.Ranges {
+			if first := int(r.Start.Line); lines.first == 0 || first < lines.first {
+				lines.first = first
+			}
+			lines.last = max(lines.last, int(r.Start.Line), int(r.End.Line))
+		}
+		if lines.first > 0 && !slices.Contains(out, lines) {
+			out = append(out, lines)
+		}
+	}
+	return out
+}
+
+// prefix is what the frontend puts before an instruction for its progress display.
+var prefix = regexp.MustCompile(`^\[[^\]\n]*\] `)
+
+// instruction is an instruction as its author wrote it, given what the frontend
+// calls it.
+func instruction(name string) string { return prefix.ReplaceAllString(name, "") }
