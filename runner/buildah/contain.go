@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -158,28 +159,31 @@ func exitError(err error) error {
 	return &runner.ExitError{Code: code}
 }
 
-// containChroot runs the process with buildah's chroot isolation. It shares the
-// machine's processes and network; what it starts is found by its root directory.
+// containChroot runs the process with buildah's chroot isolation, which shares
+// the machine's processes and network. It knows no way to stop what it started,
+// so that is found as the offspring of this thread.
 func (e *Engine) containChroot(ctx context.Context, x *execJob) error {
 	// The filter needs libseccomp in this process, which is not linked in.
 	x.spec.Linux.Seccomp = nil
 	x.spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.MountNamespace}, {Type: specs.UTSNamespace}}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	children := fmt.Sprintf("/proc/self/task/%d/children", unix.Gettid())
+	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		for range 50 {
-			if killRooted(x.spec.Root.Path) == 0 {
+		defer close(stopped)
+		for range 500 {
+			if killOffspring(children) == 0 {
 				return
 			}
-			time.Sleep(20 * time.Millisecond)
+			time.Sleep(10 * time.Millisecond)
 		}
 	})
-	home := "/"
-	err := chroot.RunUsingChroot(x.spec, x.bundle, home, io.NopCloser(strings.NewReader("")), x.job.Stdout, x.job.Stderr, false)
-	killRooted(x.spec.Root.Path)
+	in := io.NopCloser(strings.NewReader(""))
+	err := chroot.RunUsingChroot(x.spec, x.bundle, "/", in, x.job.Stdout, x.job.Stderr, false)
 	if !stop() {
+		<-stopped
 		return context.Cause(ctx)
-	}
-	if err == nil {
-		return nil
 	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
@@ -188,17 +192,21 @@ func (e *Engine) containChroot(ctx context.Context, x *execJob) error {
 	return err
 }
 
-// killRooted kills every process whose root directory is root, and counts them.
-func killRooted(root string) int {
-	procs, _ := filepath.Glob("/proc/[0-9]*/root")
+// killOffspring kills the processes that a file of /proc lists, and all that
+// descend from them, the youngest first, and counts them.
+func killOffspring(children string) int {
+	raw, err := os.ReadFile(children)
+	if err != nil {
+		return 0
+	}
 	n := 0
-	for _, p := range procs {
-		if target, err := os.Readlink(p); err == nil && target == root {
-			var pid int
-			if _, err := fmt.Sscanf(p, "/proc/%d/root", &pid); err == nil && pid != os.Getpid() {
-				_ = syscall.Kill(pid, syscall.SIGKILL)
-				n++
-			}
+	for _, pid := range strings.Fields(string(raw)) {
+		tasks, _ := filepath.Glob("/proc/" + pid + "/task/*/children")
+		for _, t := range tasks {
+			n += killOffspring(t)
+		}
+		if id, err := strconv.Atoi(pid); err == nil && syscall.Kill(id, syscall.SIGKILL) == nil {
+			n++
 		}
 	}
 	return n
