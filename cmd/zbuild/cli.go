@@ -1,0 +1,93 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/zbuild/zbuild/internal/render"
+)
+
+const description = `Build many container images as one graph of stages, by buildah in this process: no daemon, rootless where you are, images straight in containers-storage.
+
+Without a command, zbuild bakes: 'zbuild api worker' is 'zbuild bake api worker'.
+
+Examples:
+
+  zbuild                        build the default targets of zbuild.hcl
+  zbuild api worker             build two targets
+  zbuild --push                 push when everything has succeeded
+  zbuild bake --print api       what a target comes to, as JSON
+  zbuild --set '*.args.V=2'     override an attribute of every target
+  zbuild graph                  the stages, and who shares them
+  zbuild doctor                 can this machine build, and how
+
+Exit codes:
+
+  0    done
+  1    the build failed
+  2    the command line, a build file or a Dockerfile is wrong
+  125  the engine cannot be used on this machine ('zbuild doctor' says why)
+  130  interrupted`
+
+// cli is the command line.
+type cli struct {
+	Debug  bool        `short:"D" help:"Log what goes on inside, to standard error."`
+	Engine engineFlags `embed:"" group:"engine"`
+
+	Bake    bakeCmd    `cmd:"" default:"withargs" help:"Build targets. This is what zbuild does without a command."`
+	Graph   graphCmd   `cmd:"" help:"Show the graph of stages."`
+	Doctor  doctorCmd  `cmd:"" help:"Say whether this machine can build, and how."`
+	Version versionCmd `cmd:"" help:"Show the versions of zbuild and of the libraries in it."`
+}
+
+// engineFlags say which store and helpers to use, by the names that podman and
+// buildah have for them.
+type engineFlags struct {
+	Root            string   `placeholder:"DIR" help:"Where the store keeps images and layers."`
+	Runroot         string   `placeholder:"DIR" help:"Where the store keeps its state."`
+	StorageDriver   string   `placeholder:"NAME" help:"Storage driver: overlay or vfs. Default: as storage.conf says."`
+	StorageOpt      []string `placeholder:"KEY=VALUE" sep:"none" help:"Option of the storage driver. Repeatable."`
+	Runtime         string   `placeholder:"NAME" help:"OCI runtime, by name or path. Default: the first that works."`
+	Isolation       string   `placeholder:"KIND" enum:"oci,rootless,chroot," default:"" env:"BUILDAH_ISOLATION" help:"How a RUN is kept apart: oci, rootless or chroot. Default: the best that works."`
+	Authfile        string   `placeholder:"FILE" env:"REGISTRY_AUTH_FILE" help:"Registry credentials. Default: where podman and docker keep theirs."`
+	SignaturePolicy string   `placeholder:"FILE" help:"Signature policy. Default: the system's policy.json."`
+}
+
+// projectFlags say what the project is.
+type projectFlags struct {
+	Files []string `short:"f" name:"file" placeholder:"FILE" sep:"none" help:"Build file; '-' is standard input. Repeatable, later ones override earlier ones. Default: zbuild.hcl here or in a directory above, else bake's files."`
+	Set   []string `placeholder:"TARGET.KEY=VALUE" sep:"none" help:"Override an attribute; TARGET may be a glob. Repeatable, in order."`
+	Var   []string `placeholder:"NAME=VALUE" sep:"none" help:"Set a variable of the build file. Repeatable."`
+	Allow []string `placeholder:"WHAT" sep:"none" help:"Allow what a build file may not do by itself, such as fs.read=../shared. Repeatable."`
+}
+
+// vars are the values of --var, by name; the last one of a name counts.
+func (p projectFlags) vars() (map[string]string, error) {
+	vars := make(map[string]string, len(p.Var))
+	for _, v := range p.Var {
+		name, value, ok := strings.Cut(v, "=")
+		if !ok || name == "" {
+			return nil, fmt.Errorf("--var %s: want NAME=VALUE", v)
+		}
+		vars[name] = value
+	}
+	return vars, nil
+}
+
+func newParser(c *cli, stdout, stderr io.Writer, options ...kong.Option) (*kong.Kong, error) {
+	return kong.New(c, append([]kong.Option{
+		kong.Name("zbuild"),
+		kong.Description(description),
+		kong.Writers(stdout, stderr),
+		kong.ConfigureHelp(kong.HelpOptions{
+			NoExpandSubcommands: true,
+			NoAppDescFormat:     true,
+			WrapUpperBound:      100,
+		}),
+		kong.ExplicitGroups([]kong.Group{{Key: "engine", Title: "Flags for the engine:"}}),
+		kong.Vars{"modes": strings.Join(render.Modes(), ", "), "graphs": strings.Join(graphFormats(), ",")},
+	}, options...)...)
+}

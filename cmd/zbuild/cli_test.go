@@ -1,0 +1,261 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/zbuild/zbuild/internal/session"
+	"github.com/zbuild/zbuild/planner"
+)
+
+// parse parses a command line and gives the verb that was chosen.
+func parse(t *testing.T, args ...string) (*cli, string, error) {
+	t.Helper()
+	for _, name := range []string{"BUILDKIT_PROGRESS", "BUILDAH_ISOLATION", "REGISTRY_AUTH_FILE"} {
+		t.Setenv(name, "")
+	}
+	return parseHere(t, args...)
+}
+
+// parseHere is parse in the environment as it is.
+func parseHere(t *testing.T, args ...string) (*cli, string, error) {
+	t.Helper()
+	var c cli
+	parser, err := newParser(&c, new(bytes.Buffer), new(bytes.Buffer), kong.Exit(func(int) { t.Error("the parser exits") }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, err := parser.Parse(args)
+	if err != nil {
+		return nil, "", err
+	}
+	return &c, ctx.Selected().Name, nil
+}
+
+func TestVerbs(t *testing.T) {
+	for _, c := range []struct {
+		args    string
+		verb    string
+		targets []string
+	}{
+		{"", "bake", nil},
+		{"api worker", "bake", []string{"api", "worker"}},
+		{"bake", "bake", nil},
+		{"bake api", "bake", []string{"api"}},
+		{"bake graph", "bake", []string{"graph"}},
+		{"api graph", "bake", []string{"api", "graph"}},
+		{"--push api", "bake", []string{"api"}},
+		{"api --push", "bake", []string{"api"}},
+		{"-D api", "bake", []string{"api"}},
+		{"graph", "graph", nil},
+		{"graph api", "graph", []string{"api"}},
+		{"--root /x graph api", "graph", []string{"api"}},
+		{"doctor", "doctor", nil},
+		{"version", "version", nil},
+	} {
+		got, verb, err := parse(t, strings.Fields(c.args)...)
+		if err != nil {
+			t.Errorf("zbuild %s: %v", c.args, err)
+			continue
+		}
+		targets := got.Bake.Targets
+		if verb == "graph" {
+			targets = got.Graph.Targets
+		}
+		if verb != c.verb || !cmp.Equal(targets, c.targets) {
+			t.Errorf("zbuild %s is %s %q, want %s %q", c.args, verb, targets, c.verb, c.targets)
+		}
+	}
+}
+
+func TestFlags(t *testing.T) {
+	got, _, err := parse(
+		t, "bake",
+		"-f", "a.hcl", "-f", "b,c.hcl", "--file=-",
+		"--set", "*.tags=a,b", "--set", "api.args.V=1",
+		"--var", "A=x=y", "--var", "B=", "--var", "A=z",
+		"--allow", "fs.read=..", "-j", "3", "-k", "--no-cache", "--pull=false", "--load", "--push",
+		"--metadata-file", "m.json", "--progress", "plain", "api",
+		"--root", "r", "--runroot", "rr", "--storage-driver", "vfs", "--storage-opt", "a=b",
+		"--runtime", "runc", "--isolation", "chroot", "--authfile", "auth.json", "-D",
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := engineFlags{
+		Root: "r", Runroot: "rr", StorageDriver: "vfs", StorageOpt: []string{"a=b"},
+		Runtime: "runc", Isolation: "chroot", Authfile: "auth.json",
+	}
+	if diff := cmp.Diff(want, got.Engine); diff != "" {
+		t.Error(diff)
+	}
+	b := got.Bake
+	if want := []string{"a.hcl", "b,c.hcl", "-"}; !cmp.Equal(b.Project.Files, want) {
+		t.Errorf("files %q", b.Project.Files)
+	}
+	if want := []string{"*.tags=a,b", "api.args.V=1", "*.push=true", "*.load=true", "*.no-cache=true", "*.pull=false"}; !cmp.Equal(b.overrides(), want) {
+		t.Errorf("overrides %q", b.overrides())
+	}
+	vars, err := b.Project.vars()
+	if want := map[string]string{"A": "z", "B": ""}; err != nil || !cmp.Equal(vars, want) {
+		t.Errorf("vars %q, %v", vars, err)
+	}
+	if !got.Debug || !b.KeepGoing || b.Jobs != 3 || b.MetadataFile != "m.json" || b.Progress != "plain" {
+		t.Errorf("%+v", b)
+	}
+}
+
+func TestNoOverrides(t *testing.T) {
+	got, _, err := parse(t, "api")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o := got.Bake.overrides(); len(o) > 0 {
+		t.Errorf("overrides %q without a flag", o)
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	t.Setenv("BUILDKIT_PROGRESS", "rawjson")
+	t.Setenv("BUILDAH_ISOLATION", "rootless")
+	t.Setenv("REGISTRY_AUTH_FILE", "/auth")
+	got, _, err := parseHere(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Bake.Progress != "rawjson" || got.Engine.Isolation != "rootless" || got.Engine.Authfile != "/auth" {
+		t.Errorf("%+v %+v", got.Bake, got.Engine)
+	}
+	if got, _, err = parseHere(t, "--progress=plain"); err != nil || got.Bake.Progress != "plain" {
+		t.Errorf("a flag does not win over the environment: %v", err)
+	}
+}
+
+func TestUsageErrors(t *testing.T) {
+	for args, want := range map[string]string{
+		"--nosuch":                      "unknown flag --nosuch",
+		"--progres plain":               `did you mean "--progress"?`,
+		"--progress loud":               "--progress=loud does not exist; there are auto,",
+		"--isolation vm":                "--isolation must be one of",
+		"--jobs=-1":                     "want a number of steps",
+		"--jobs=many":                   "--jobs",
+		"--push=perhaps":                "--push",
+		"--file":                        "--file",
+		"graph --format svg":            "--format must be one of",
+		"graph --push":                  "unknown flag --push",
+		"version now":                   "unexpected argument now",
+		"--push graph":                  `--push applies to the default command "bake"`,
+		"doctor --format yaml":          "--format must be one of",
+		"bake --metadata-file":          "--metadata-file",
+		"bake -j 999999999999999999999": "--jobs",
+	} {
+		_, _, err := parse(t, strings.Fields(args)...)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("zbuild %s: %v, want %s", args, err, want)
+		}
+	}
+	for _, v := range []string{"A", "=x", ""} {
+		if _, err := (projectFlags{Var: []string{v}}).vars(); err == nil {
+			t.Errorf("--var %q is accepted", v)
+		}
+	}
+}
+
+func TestExitCode(t *testing.T) {
+	for want, errs := range map[int][]error{
+		0:   {nil},
+		1:   {errors.New("x"), &exitError{code: exitFailed}},
+		2:   {usage(errors.New("x")), fmt.Errorf("y: %w", usage(errors.New("x")))},
+		125: {&session.EngineError{Err: errors.New("x")}, fmt.Errorf("y: %w", &session.EngineError{Err: errors.New("x")})},
+		130: {errInterrupted, fmt.Errorf("y: %w", errInterrupted)},
+	} {
+		for _, err := range errs {
+			if got := exitCode(err); got != want {
+				t.Errorf("%v: %d, want %d", err, got, want)
+			}
+		}
+	}
+	image := &hcl.Diagnostic{Severity: hcl.DiagError, Extra: planner.CauseImage}
+	mistake := &hcl.Diagnostic{Severity: hcl.DiagError}
+	warning := &hcl.Diagnostic{Severity: hcl.DiagWarning}
+	for _, c := range []struct {
+		diags hcl.Diagnostics
+		want  int
+	}{
+		{nil, 0},
+		{hcl.Diagnostics{warning}, 0},
+		{hcl.Diagnostics{image, warning}, 1},
+		{hcl.Diagnostics{image, mistake}, 2},
+	} {
+		if got := diagnosticsCode(c.diags); got != c.want {
+			t.Errorf("%v: %d, want %d", c.diags, got, c.want)
+		}
+	}
+}
+
+func TestStyle(t *testing.T) {
+	for _, c := range []struct {
+		env  map[string]string
+		want bool
+	}{
+		{nil, false},
+		{map[string]string{"CLICOLOR_FORCE": "1"}, true},
+		{map[string]string{"CLICOLOR_FORCE": "0"}, false},
+		{map[string]string{"CLICOLOR_FORCE": "1", "NO_COLOR": "1"}, false},
+		{map[string]string{"CLICOLOR_FORCE": "1", "NO_COLOR": ""}, true},
+	} {
+		env := func(name string) (string, bool) { v, ok := c.env[name]; return v, ok }
+		if got := styleOf(new(bytes.Buffer), "/", env); got.Color != c.want {
+			t.Errorf("%v: %v", c.env, got.Color)
+		}
+	}
+}
+
+func TestExamination(t *testing.T) {
+	e := examination{Usable: true, Checks: []check{
+		{Name: "storage driver", Value: "overlay", Status: checkOK, Detail: "native, on ext4"},
+		{Name: "runtime", Status: checkWarn, Detail: "crun 1.8: too old\nrunc: not found", Fix: "apt install runc"},
+	}}
+	const want = `ok    storage driver  overlay
+                      native, on ext4
+warn  runtime
+                      crun 1.8: too old
+                      runc: not found
+                      apt install runc
+
+zbuild can build on this machine.
+`
+	if diff := cmp.Diff(want, e.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWriteFile(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "m.json")
+	for range 2 {
+		if err := writeFile(name, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(left) != 1 {
+		t.Errorf("%v, %v", left, err)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, ".*")); err != nil || len(left) != 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+	if err := writeFile("/dev/null", []byte("x")); err != nil {
+		t.Error(err)
+	}
+	if err := writeFile(filepath.Join(dir, "no", "such"), []byte("x")); err == nil {
+		t.Error("wrote into a directory that does not exist")
+	}
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/sirupsen/logrus"
+	libbuildah "go.podman.io/buildah"
+	"go.podman.io/storage/pkg/unshare"
+
+	"github.com/zbuild/zbuild/internal/session"
+	"github.com/zbuild/zbuild/runner/buildah"
+)
+
+func initReexec() bool { return libbuildah.InitReexec() }
+
+// enterNamespace puts an ordinary user's process into a user namespace of its
+// own, by starting it again; it then returns only in there. The store of such a
+// user cannot be opened outside. For root nothing happens.
+func enterNamespace() error {
+	if os.Geteuid() != 0 {
+		for _, helper := range []string{"newuidmap", "newgidmap"} {
+			if _, err := exec.LookPath(helper); err != nil {
+				return &session.EngineError{Err: fmt.Errorf("an ordinary user's builds need %s, which is not installed: install the package uidmap (Debian) or shadow-utils (Fedora)", helper)}
+			}
+		}
+	}
+	// Whatever goes wrong in there is logged, and then ends the process with a
+	// code that means something else to us.
+	log := logrus.StandardLogger()
+	hooks := log.ReplaceHooks(make(logrus.LevelHooks))
+	log.AddHook(namespaceHook{})
+	defer log.ReplaceHooks(hooks)
+	unshare.MaybeReexecUsingUserNamespace(false)
+	return nil
+}
+
+// namespaceHook ends the process when it cannot enter a user namespace.
+type namespaceHook struct{}
+
+// Levels is for logrus.
+func (namespaceHook) Levels() []logrus.Level {
+	return []logrus.Level{logrus.PanicLevel, logrus.FatalLevel, logrus.ErrorLevel}
+}
+
+// Fire is for logrus.
+func (namespaceHook) Fire(e *logrus.Entry) error {
+	fmt.Fprintf(os.Stderr, "zbuild: cannot enter a user namespace: %s\n", e.Message)
+	fmt.Fprintln(os.Stderr, "An ordinary user needs ranges in /etc/subuid and /etc/subgid (usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER), and a kernel that allows user namespaces.")
+	os.Exit(exitUnusable)
+	return nil
+}
+
+func engineOptions(f engineFlags, log *slog.Logger) (buildah.Options, error) {
+	opt := buildah.Options{
+		Driver:        f.StorageDriver,
+		DriverOptions: f.StorageOpt,
+		Runtime:       f.Runtime,
+		Isolation:     f.Isolation,
+		AuthFile:      f.Authfile,
+		PolicyFile:    f.SignaturePolicy,
+		Logger:        log,
+	}
+	// The store wants absolute paths.
+	for _, p := range []struct {
+		from string
+		to   *string
+	}{{f.Root, &opt.Root}, {f.Runroot, &opt.RunRoot}} {
+		if p.from == "" {
+			continue
+		}
+		abs, err := filepath.Abs(p.from)
+		if err != nil {
+			return opt, err
+		}
+		*p.to = abs
+	}
+	return opt, nil
+}
+
+func openEngine(ctx context.Context, f engineFlags, log *slog.Logger) (session.Engine, error) {
+	opt, err := engineOptions(f, log)
+	if err != nil {
+		return nil, err
+	}
+	engine, err := buildah.Open(ctx, opt)
+	if err != nil {
+		return nil, err
+	}
+	return engine, nil
+}
+
+func probe(ctx context.Context, f engineFlags, log *slog.Logger) examination {
+	engine, err := openEngine(ctx, f, log)
+	if err == nil {
+		err = engine.Close()
+	}
+	if err != nil {
+		c := check{Name: "engine", Status: checkFail, Detail: err.Error()}
+		var unusable *buildah.UnusableError
+		if errors.As(err, &unusable) {
+			c.Fix = unusable.Fix
+		}
+		return examination{Checks: []check{c}}
+	}
+	return examination{Usable: true, Checks: []check{{Name: "engine", Status: checkOK}}}
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/zbuild/zbuild/internal/graphview"
+	"github.com/zbuild/zbuild/internal/session"
+	"github.com/zbuild/zbuild/planner"
+)
+
+// graphCmd shows the graph of stages.
+type graphCmd struct {
+	Targets []string `arg:"" optional:"" placeholder:"TARGET" help:"Targets and groups to show; globs are allowed. Default: the group or target 'default'."`
+
+	Project projectFlags `embed:""`
+
+	Format string `enum:"${graphs}" default:"tree" help:"tree, mermaid (for Markdown) or dot (for Graphviz)."`
+}
+
+// Help is shown by 'zbuild graph --help'.
+func (graphCmd) Help() string {
+	return `Plans what 'zbuild bake' would build and shows its stages, each once, with the targets that need it. Nothing is built. Base images are looked up if there are any.
+
+Examples:
+
+  zbuild graph                           as text
+  zbuild graph api --format mermaid      for a README
+  zbuild graph --format dot | dot -Tsvg > graph.svg`
+}
+
+func graphFormats() []string { return []string{"tree", "mermaid", "dot"} }
+
+// Run plans and draws.
+func (c *graphCmd) Run(a *app) error {
+	opt, err := a.session(c.Project, c.Targets, c.Project.Set, nil)
+	if err != nil {
+		return err
+	}
+	// Only what starts from an image needs the store, and so the user namespace
+	// that it is opened in. Nothing has been printed or built when it turns out
+	// to be needed; but standard input can be read only once.
+	for _, f := range c.Project.Files {
+		if f == "-" {
+			if err := enterNamespace(); err != nil {
+				return err
+			}
+		}
+	}
+	open := opt.OpenEngine
+	opt.OpenEngine = func(ctx context.Context) (session.Engine, error) {
+		if err := enterNamespace(); err != nil {
+			return nil, err
+		}
+		return open(ctx)
+	}
+	ctx, stop := interruptible(context.Background(), a.stderr)
+	defer stop()
+	s := session.New(opt)
+	g := s.Generate(ctx, session.Plan)
+	closeErr := s.Close()
+	if err := a.ended(g); err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	if err := c.draw(&b, g.Plan); err != nil {
+		return err
+	}
+	if _, err := a.stdout.Write(b.Bytes()); err != nil {
+		return err
+	}
+	return closeErr
+}
+
+func (c *graphCmd) draw(w io.Writer, plan *planner.Plan) error {
+	switch c.Format {
+	case "mermaid":
+		return graphview.Mermaid(w, plan)
+	case "dot":
+		return graphview.DOT(w, plan)
+	case "tree":
+		return graphview.Tree(w, plan)
+	default:
+		return usage(fmt.Errorf("--format=%s does not exist", c.Format))
+	}
+}

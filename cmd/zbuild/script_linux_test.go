@@ -1,0 +1,42 @@
+package main
+
+import (
+	"flag"
+	"os"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+var update = flag.Bool("update", false, "rewrite what scripts compare with")
+
+// TestMain lets the test binary be the programs that scripts run, and whatever
+// the engine starts itself again for.
+func TestMain(m *testing.M) {
+	if initReexec() {
+		return
+	}
+	programs := map[string]func(){
+		"zbuild":      func() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+		"store-check": storeCheck,
+	}
+	all := make(map[string]func(), 2*len(programs))
+	for name, program := range programs {
+		all[name] = program
+		// What an ordinary user's process is called in its user namespace.
+		all[name+"-in-a-user-namespace"] = program
+	}
+	testscript.Main(m, all)
+}
+
+// TestScript runs the scripts of testdata/script. Those named e2e- build.
+func TestScript(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		Setup:               e2eSetup,
+		Cmds:                e2eCommands(),
+		UpdateScripts:       *update,
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+	})
+}
