@@ -48,6 +48,9 @@ type source struct {
 func isOurs(name string) bool {
 	name = filepath.Base(name)
 	ext := filepath.Ext(name)
+	if strings.HasPrefix(name, "zbuild.hcl.") { // an example, a copy
+		return true
+	}
 	return (ext == ".hcl" || ext == ".json") &&
 		(strings.HasPrefix(name, "zbuild.") || strings.HasSuffix(name, ".zbuild"+ext))
 }

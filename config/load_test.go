@@ -112,8 +112,15 @@ func (s *scenario) golden(t *testing.T, name, got string) {
 	s.archive.Files = append(s.archive.Files, txtar.File{Name: name, Data: []byte(got)})
 }
 
-func render(t *testing.T, p *config.Project, diags hcl.Diagnostics) string {
+// render is the text of diagnostics, with the directory called $ROOT before lines
+// are broken.
+func render(t *testing.T, root string, p *config.Project, diags hcl.Diagnostics) string {
 	t.Helper()
+	for i, d := range diags {
+		clone := *d
+		clone.Detail = strings.ReplaceAll(d.Detail, root, "$ROOT")
+		diags[i] = &clone
+	}
 	files := map[string]*hcl.File{}
 	for name, text := range p.Sources {
 		files[name] = &hcl.File{Bytes: text}
@@ -156,7 +163,7 @@ func TestScenarios(t *testing.T) {
 			// hclparser goes through maps: what is reported must not show it.
 			for i := range 5 {
 				p, diags := config.Load(context.Background(), s.request)
-				text := render(t, p, diags)
+				text := render(t, s.dir, p, diags)
 				if i == 0 {
 					first = text
 				} else if text != first {

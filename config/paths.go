@@ -164,7 +164,7 @@ func (r *resolver) checkRead(at *hcl.Range, what, p string) {
 // checkWrite reports a path that the build would write and may not.
 func (r *resolver) checkWrite(at *hcl.Range, what, p string) {
 	if !r.allow.anyWrite {
-		r.checkPath(at, what, p, r.allow.write, "fs.write", "written")
+		r.checkPath(at, what, p, r.allow.write, "fs.write", "write")
 	}
 }
 
@@ -183,6 +183,6 @@ func (r *resolver) checkPath(at *hcl.Range, what, p string, allowed []string, en
 		link = ", which is " + real
 	}
 	r.errorf(at, "The path is outside of the project",
-		"%s is %s%s. That is outside of %s, and not %s without leave. To allow it, pass --allow %s=%s",
+		"%s is %s%s. That is outside of %s. To let the build %s it, pass --allow %s=%s",
 		what, p, link, strings.Join(r.rootDirs, " and "), verb, entitlement, real)
 }
