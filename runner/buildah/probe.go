@@ -1,0 +1,169 @@
+//go:build linux
+
+package buildah
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/containerd/platforms"
+	"go.podman.io/image/v5/signature"
+	"go.podman.io/storage/pkg/unshare"
+	"golang.org/x/sys/unix"
+)
+
+// Status says how a check came out.
+type Status string
+
+// The outcomes of a check.
+const (
+	StatusOK   Status = "ok"
+	StatusWarn Status = "warn" // builds work, something does not
+	StatusFail Status = "fail" // builds do not work
+)
+
+// Check is one thing that a build needs of the machine.
+type Check struct {
+	Name   string
+	Value  string // what was found or chosen
+	Status Status
+	Why    string // why this, or what follows from it
+	Fix    string // what to do about it
+}
+
+// Report is what Probe found.
+type Report struct{ Checks []Check }
+
+// Usable reports whether builds work.
+func (r *Report) Usable() bool {
+	for _, c := range r.Checks {
+		if c.Status == StatusFail {
+			return false
+		}
+	}
+	return true
+}
+
+// Probe tries what a build needs, and says what the engine would choose and why.
+func Probe(ctx context.Context, opt Options) *Report {
+	r := &Report{}
+	r.add(probeUser()...)
+	store, err := openStore(opt)
+	if err != nil {
+		r.add(Check{Name: "storage", Status: StatusFail, Why: err.Error()})
+	} else {
+		e := &Engine{store: store}
+		c := Check{Name: "storage", Value: store.GraphDriverName() + " at " + store.GraphRoot(), Status: StatusOK}
+		if lowers := e.nativeOverlay(); !lowers {
+			c.Status = StatusWarn
+			c.Why = "layers are copied through tar streams, which is correct and slow"
+			c.Fix = "use the native overlay driver: a kernel of 5.13 or newer for ordinary users, and no mount_program in storage.conf"
+		}
+		r.add(c, Check{Name: "run directory", Value: store.RunRoot(), Status: StatusOK})
+		_, _ = store.Shutdown(false)
+	}
+	r.add(probeIsolation(ctx, opt))
+	r.add(probeNetwork(), probePlatforms(), probePolicy(), probeResources())
+	return r
+}
+
+func (r *Report) add(c ...Check) { r.Checks = append(r.Checks, c...) }
+
+// nativeOverlay reports whether layers are directories that can be linked.
+func (e *Engine) nativeOverlay() bool {
+	if e.store.GraphDriverName() != "overlay" {
+		return false
+	}
+	driver, err := e.store.GraphDriver()
+	if err != nil {
+		return false
+	}
+	for _, kv := range driver.Status() {
+		if kv[0] == "Native Overlay Diff" {
+			return kv[1] == "true"
+		}
+	}
+	return false
+}
+
+func probeUser() []Check {
+	if !unshare.IsRootless() {
+		return []Check{{Name: "user", Value: "root", Status: StatusOK, Why: "images go to the system's store"}}
+	}
+	checks := []Check{{
+		Name: "user", Value: fmt.Sprintf("uid %d, rootless", unshare.GetRootlessUID()), Status: StatusOK,
+		Why: "images go to the user's own store",
+	}}
+	uids, gids, err := unshare.GetHostIDMappings("")
+	c := Check{Name: "user namespace", Status: StatusOK, Value: fmt.Sprintf("%d ranges of uids, %d of gids", len(uids), len(gids))}
+	if err != nil || len(uids) < 2 || len(gids) < 2 {
+		c.Status = StatusWarn
+		c.Why = "only one uid is mapped: images with files of other users cannot be unpacked"
+		c.Fix = "install uidmap, then: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER"
+	}
+	return append(checks, c)
+}
+
+func probeIsolation(ctx context.Context, opt Options) Check {
+	iso, err := chooseIsolation(ctx, opt)
+	if err != nil {
+		return Check{Name: "isolation", Status: StatusFail, Why: err.Error()}
+	}
+	c := Check{Name: "isolation", Value: iso.kind, Status: StatusOK, Why: iso.why}
+	if iso.runtime != "" {
+		c.Value += ", " + iso.runtime + " (" + strings.TrimSpace(iso.version) + ")"
+	}
+	if iso.kind == isolationChroot && opt.Isolation == "" {
+		c.Status = StatusWarn
+		c.Fix = "install an OCI runtime: apt install runc"
+	}
+	return c
+}
+
+// probeNetwork says what a RUN has of the network.
+func probeNetwork() Check {
+	return Check{
+		Name: "network of RUN", Value: "host", Status: StatusOK,
+		Why: "a RUN uses the machine's network, as with a BuildKit that has no CNI; network = \"none\" cuts it off",
+	}
+}
+
+func probePlatforms() Check {
+	host := platforms.Format(platforms.DefaultSpec())
+	found := []string{host}
+	for _, arch := range []string{"amd64", "arm64", "arm", "386", "riscv64", "ppc64le", "s390x", "loong64", "mips64le"} {
+		if platforms.DefaultSpec().Architecture != arch && emulated(arch) {
+			found = append(found, "linux/"+arch)
+		}
+	}
+	c := Check{Name: "platforms", Value: strings.Join(found, ", "), Status: StatusOK}
+	if len(found) == 1 {
+		c.Why = "a RUN for another platform needs an emulator: apt install qemu-user-static binfmt-support"
+	}
+	return c
+}
+
+func probePolicy() Check {
+	if _, err := signature.DefaultPolicy(nil); err != nil {
+		if os.IsNotExist(err) {
+			return Check{Name: "signature policy", Value: "none", Status: StatusOK, Why: "every image is accepted, as with Docker"}
+		}
+		return Check{Name: "signature policy", Status: StatusFail, Why: err.Error(), Fix: "mend policy.json; see containers-policy.json(5)"}
+	}
+	return Check{Name: "signature policy", Value: "policy.json", Status: StatusOK}
+}
+
+func probeResources() Check {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return Check{Name: "open files", Status: StatusWarn, Why: err.Error()}
+	}
+	c := Check{Name: "open files", Value: fmt.Sprintf("%d, at most %d", r.Cur, r.Max), Status: StatusOK}
+	if r.Max < 4096 {
+		c.Status, c.Fix = StatusWarn, "raise the limit: ulimit -n 65536"
+	}
+	return c
+}
+
