@@ -449,11 +449,10 @@ func TestDiagnostics(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = `Error: No such attribute
-
-  on zbuild.hcl line 2:
-   2:   contxt = "."
-
-There is no "contxt". Did you mean "context"?
+  on zbuild.hcl:2:3
+  2 |   contxt = "."
+    |   ^^^^^^
+  There is no "contxt". Did you mean "context"?
 
 `
 	if got := out.String(); !strings.HasPrefix(got, want) {
@@ -465,6 +464,35 @@ There is no "contxt". Did you mean "context"?
 	if at.Filename != "/src/zbuild.hcl" {
 		t.Error("the diagnostic was changed")
 	}
+}
+
+func TestDiagnosticPlaces(t *testing.T) {
+	long := "x = \"" + strings.Repeat("y", 10000) + "\""
+	src := "a {\n\tb = é1 \n}\n" + long + "\n" + strings.Repeat("line\n", 20)
+	at := func(line, column, endLine, endColumn int) *hcl.Range {
+		return &hcl.Range{Filename: "f.hcl", Start: hcl.Pos{Line: line, Column: column}, End: hcl.Pos{Line: endLine, Column: endColumn}}
+	}
+	var out bytes.Buffer
+	for _, d := range []*hcl.Diagnostic{
+		{Summary: "tab and accent", Subject: at(2, 6, 2, 8)},
+		{Summary: "a block", Subject: at(1, 1, 3, 2)},
+		{Summary: "the end of a very long line", Subject: at(4, 9000, 4, 9004)},
+		{Summary: "all of a very long line", Subject: at(4, 1, 5, 1)},
+		{Summary: "many lines", Subject: at(5, 1, 20, 1), Detail: "First line.\n  indented\n" + strings.Repeat("word ", 30)},
+		{Summary: "behind the end", Subject: at(99, 1, 99, 2)},
+		{Summary: "behind the end of the line", Subject: at(1, 50, 1, 60)},
+		{Summary: "no place in the file", Subject: at(0, 0, 0, 0)},
+		{Summary: "no such file", Subject: &hcl.Range{Filename: "other", Start: hcl.Pos{Line: 3}}},
+		{Severity: hcl.DiagWarning, Summary: "no file \x1b[31mat all"},
+	} {
+		if d.Severity == hcl.DiagInvalid {
+			d.Severity = hcl.DiagError
+		}
+		if err := Diagnostics(&out, map[string][]byte{"f.hcl": []byte(src)}, hcl.Diagnostics{d}, Style{Width: 60}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	golden(t, "diagnostics.txt", out.Bytes())
 }
 
 func TestForeign(t *testing.T) {
