@@ -166,4 +166,3 @@ func probeResources() Check {
 	}
 	return c
 }
-
