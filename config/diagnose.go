@@ -25,13 +25,12 @@ type diagnosis struct {
 	byName    map[string][]*unit
 	functions []string // the names of all functions
 	values    []string // the names of all variables and values
-	healthy   *items
 	failures  int
 }
 
 // diagnose reports what is wrong, given what the parser said about the whole.
 func (l *loader) diagnose(ctx context.Context, whole hcl.Diagnostics) {
-	d := &diagnosis{loader: l, units: unitsOf(l.items), byName: map[string][]*unit{}, healthy: &items{attrs: hcl.Attributes{}}}
+	d := &diagnosis{loader: l, units: unitsOf(l.items), byName: map[string][]*unit{}}
 	for _, u := range d.units {
 		d.byName[u.kind+" "+u.name] = append(d.byName[u.kind+" "+u.name], u)
 	}
@@ -49,7 +48,11 @@ func (l *loader) diagnose(ctx context.Context, whole hcl.Diagnostics) {
 			l.hidden = l.hidden || u.matrix
 		}
 	}
-	file, renamed, diags := l.decode(d.healthy)
+	healthy := map[*unit]bool{}
+	for _, u := range d.units {
+		healthy[u] = !u.broken
+	}
+	file, renamed, diags := l.decode(d.items(healthy))
 	if diags.HasErrors() {
 		return
 	}
@@ -127,8 +130,9 @@ func (d *diagnosis) ordered() []*unit {
 	return order
 }
 
-// try evaluates units on top of the healthy ones, and looks closer at those that
-// fail. What needs something broken is left alone: it might be right.
+// try evaluates units, with those that they need, and looks closer at those that
+// fail. The needed ones come earlier in the order: they are not to blame. What
+// needs something broken is left alone: it might be right.
 func (d *diagnosis) try(ctx context.Context, units []*unit) {
 	units = slices.DeleteFunc(slices.Clone(units), func(u *unit) bool {
 		if !u.broken && slices.ContainsFunc(d.needs(u), func(n *unit) bool { return n.broken }) {
@@ -146,11 +150,9 @@ func (d *diagnosis) try(ctx context.Context, units []*unit) {
 		}
 		return
 	}
-	candidate := d.with(units)
-	_, _, diags := d.decode(candidate)
+	_, _, diags := d.decode(d.items(d.closure(units)))
 	switch {
 	case !diags.HasErrors():
-		d.healthy = candidate
 	case len(units) == 1:
 		d.failures++
 		units[0].broken = true
@@ -162,13 +164,29 @@ func (d *diagnosis) try(ctx context.Context, units []*unit) {
 	}
 }
 
-// with are the healthy items and units.
-func (d *diagnosis) with(units []*unit) *items {
-	it := &items{blocks: slices.Clone(d.healthy.blocks), attrs: maps.Clone(d.healthy.attrs)}
-	for _, u := range units {
-		if u.block != nil {
+// closure are units and all that they need.
+func (d *diagnosis) closure(units []*unit) map[*unit]bool {
+	set := map[*unit]bool{}
+	for queue := slices.Clone(units); len(queue) > 0; {
+		u := queue[len(queue)-1]
+		queue = queue[:len(queue)-1]
+		if !set[u] {
+			set[u] = true
+			queue = append(queue, d.needs(u)...)
+		}
+	}
+	return set
+}
+
+// items are the items of those units, in their places' order.
+func (d *diagnosis) items(set map[*unit]bool) *items {
+	it := &items{attrs: hcl.Attributes{}}
+	for _, u := range d.units {
+		switch {
+		case !set[u]:
+		case u.block != nil:
 			it.blocks = append(it.blocks, u.block)
-		} else {
+		default:
 			it.attrs[u.name] = u.attr
 		}
 	}

@@ -15,6 +15,9 @@ func (l *loader) evaluate(ctx context.Context) {
 	for _, s := range l.sources {
 		l.hidden = l.hidden || s.file == nil
 	}
+	if l.tooManyTargets() {
+		return
+	}
 	file, renamed, diags := l.decode(l.items)
 	if !diags.HasErrors() {
 		l.file, l.renamed = file, renamed
@@ -39,6 +42,7 @@ func (l *loader) decode(it *items) (file *wireFile, renamed map[string][]string,
 		}
 	}()
 	file = &wireFile{}
+	l.left = maxTargets
 	meta, diags := hclparser.Parse(it, hclparser.Opt{
 		LookupVar:     l.lookupVar,
 		Vars:          l.builtins(),
@@ -53,3 +57,18 @@ func (l *loader) decode(it *items) (file *wireFile, renamed map[string][]string,
 // mayExist reports whether there is a target or group of that name among those
 // that could not be evaluated.
 func (l *loader) mayExist(name string) bool { return l.broken[name] || l.hidden }
+
+// tooManyTargets reports it if there are more blocks than targets may be.
+func (l *loader) tooManyTargets() bool {
+	n := 0
+	for _, b := range l.items.blocks {
+		if b.Type != "target" {
+			continue
+		}
+		if n++; n > maxTargets {
+			l.errorf(&b.DefRange, "Too many targets", "A project may have %d targets.", maxTargets)
+			return true
+		}
+	}
+	return false
+}

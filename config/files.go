@@ -80,8 +80,7 @@ func (l *loader) find() {
 
 // filesFromEnv are the files that bake's BUILDX_BAKE_FILE names.
 func (l *loader) filesFromEnv() []string {
-	value, _ := l.req.LookupEnv("BUILDX_BAKE_FILE")
-	separator, _ := l.req.LookupEnv("BUILDX_BAKE_PATH_SEPARATOR")
+	value, separator := l.env("BUILDX_BAKE_FILE"), l.env("BUILDX_BAKE_PATH_SEPARATOR")
 	if separator == "" {
 		separator = string(os.PathListSeparator)
 	}

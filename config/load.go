@@ -74,7 +74,9 @@ type loader struct {
 
 	sources []*source
 	items   *items
-	file    *wireFile
+	// left is how many more targets the evaluation at work may make.
+	left int
+	file *wireFile
 	// broken are the names of targets that could not be evaluated: they exist,
 	// so that nobody shall be told they do not.
 	broken map[string]bool
@@ -127,13 +129,17 @@ func (l *loader) lookupVar(name string) (string, bool) {
 	return l.req.LookupEnv(name)
 }
 
+// env is the value of an environment variable, empty if it is not set.
+func (l *loader) env(name string) string {
+	if v, ok := l.req.LookupEnv(name); ok {
+		return v
+	}
+	return ""
+}
+
 // envFlag reports whether the environment variable is set to something true.
 func (l *loader) envFlag(name string) bool {
-	v, ok := l.req.LookupEnv(name)
-	if !ok {
-		return false
-	}
-	b, err := strconv.ParseBool(v)
+	b, err := strconv.ParseBool(l.env(name))
 	return err == nil && b
 }
 

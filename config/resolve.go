@@ -373,7 +373,7 @@ func (r *resolver) needGroup(out *printed, t *wireTarget, name string, visited m
 // addEpoch hands the environment's SOURCE_DATE_EPOCH to every target.
 func (l *loader) addEpoch(targets map[string]*wireTarget) {
 	const name = "SOURCE_DATE_EPOCH"
-	value, _ := l.req.LookupEnv(name)
+	value := l.env(name)
 	if value == "" {
 		return
 	}

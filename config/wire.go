@@ -117,15 +117,33 @@ var (
 	_ hclparser.WithBlockSource  = (*wireGroup)(nil)
 )
 
-// maxMatrix is the largest number of targets that one matrix may make. The
-// evaluator's work grows with the square of the number of targets.
-const maxMatrix = 2000
+// maxTargets is the largest number of targets that a project may have.
+// hclparser's work grows with the square of it: 3000 take it some ten seconds.
+const maxTargets = 3000
+
+// countedBody is the body of a target that counts the targets made of it.
+type countedBody struct {
+	hcl.Body
+	left *int
+}
 
 // GetEvalContexts gives one context per combination of the matrix's values, in
 // an order that depends on nothing but the matrix.
 func (t *wireTarget) GetEvalContexts(base *hcl.EvalContext, block *hcl.Block, loadDeps func(hcl.Expression) hcl.Diagnostics) ([]*hcl.EvalContext, error) {
+	most := maxTargets
+	counted, ok := block.Body.(*countedBody)
+	if ok {
+		most = *counted.left
+		defer func() { *counted.left-- }()
+	}
 	expr := expressionOf(block, "matrix")
 	if expr == nil {
+		if most < 1 {
+			return nil, hcl.Diagnostics{{
+				Severity: hcl.DiagError, Summary: "Too many targets",
+				Detail: fmt.Sprintf("A project may have %d targets.", maxTargets), Subject: &block.DefRange,
+			}}
+		}
 		return []*hcl.EvalContext{base}, nil
 	}
 	if diags := loadDeps(expr); diags.HasErrors() {
@@ -150,8 +168,8 @@ func (t *wireTarget) GetEvalContexts(base *hcl.EvalContext, block *hcl.Block, lo
 			return nil, invalid("The values of the axis %q are not a list.", axis)
 		}
 		values := axes[axis].AsValueSlice()
-		if len(values)*len(combinations) > maxMatrix {
-			return nil, invalid("The matrix makes more than %d targets.", maxMatrix)
+		if len(values)*len(combinations) > most {
+			return nil, invalid("The matrix makes too many targets: a project may have %d.", maxTargets)
 		}
 		var next []map[string]cty.Value
 		for _, v := range values {
@@ -168,6 +186,9 @@ func (t *wireTarget) GetEvalContexts(base *hcl.EvalContext, block *hcl.Block, lo
 		child := base.NewChild()
 		child.Variables = c
 		contexts = append(contexts, child)
+	}
+	if ok {
+		*counted.left -= len(contexts) - 1
 	}
 	return contexts, nil
 }
