@@ -108,6 +108,9 @@ func (a *app) session(p projectFlags, targets, overrides []string, sink event.Si
 // that it comes to, if any.
 func (a *app) diagnostics(g *session.Generation) error {
 	if len(g.Diagnostics) > 0 {
+		if g.Result != nil {
+			fmt.Fprintln(a.stderr) // after the progress
+		}
 		if err := render.Diagnostics(a.stderr, g.Sources(), g.Diagnostics, a.style); err != nil {
 			return err
 		}

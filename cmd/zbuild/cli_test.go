@@ -229,7 +229,7 @@ func TestExamination(t *testing.T) {
 warn  runtime
                       crun 1.8: too old
                       runc: not found
-                      apt install runc
+                      fix: apt install runc
 
 zbuild can build on this machine.
 `

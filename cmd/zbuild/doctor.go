@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -41,14 +43,35 @@ type examination struct {
 	Checks []check `json:"checks"`
 }
 
+// versionCheck names what is linked in.
+func versionCheck(v versions) check {
+	var libs []string
+	for _, module := range libraries() {
+		if version, ok := v.Libraries[module]; ok {
+			libs = append(libs, strings.TrimPrefix(module, "go.podman.io/")+" "+version)
+		}
+	}
+	return check{
+		Name: "zbuild", Status: checkOK,
+		Value:  fmt.Sprintf("%s, %s %s", cmp.Or(v.Version, "unknown version"), v.Go, v.Platform),
+		Detail: strings.Join(libs, ", "),
+	}
+}
+
+// unusable is what there is to say if nothing more can be tried.
+func unusable(err error) examination {
+	return examination{Checks: []check{{Name: "engine", Status: checkFail, Detail: err.Error()}}}
+}
+
 // Run examines and prints.
 func (c *doctorCmd) Run(a *app) error {
 	if err := enterNamespace(); err != nil {
-		return err
+		return errors.Join(c.print(a, unusable(err)), &exitError{code: exitUnusable})
 	}
 	ctx, stop := interruptible(context.Background(), a.stderr)
 	defer stop()
 	e := probe(ctx, a.engine, a.log)
+	e.Checks = append([]check{versionCheck(currentVersions())}, e.Checks...)
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
@@ -84,10 +107,12 @@ func (e examination) String() string {
 		line := fmt.Sprintf("%-*s  %-*s  %s", values, c.Status, names, c.Name, c.Value)
 		b.WriteString(strings.TrimRight(line, " ") + "\n")
 		indent := strings.Repeat(" ", values+names+4)
-		for _, text := range []string{c.Detail, c.Fix} {
-			for line := range strings.Lines(text) {
-				b.WriteString(indent + strings.TrimRight(line, " \n") + "\n")
-			}
+		text := c.Detail
+		if c.Fix != "" {
+			text = strings.TrimLeft(text+"\nfix: "+c.Fix, "\n")
+		}
+		for line := range strings.Lines(text) {
+			b.WriteString(indent + strings.TrimRight(line, " \n") + "\n")
 		}
 	}
 	switch {

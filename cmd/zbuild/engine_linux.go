@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -96,17 +95,16 @@ func openEngine(ctx context.Context, f engineFlags, log *slog.Logger) (session.E
 }
 
 func probe(ctx context.Context, f engineFlags, log *slog.Logger) examination {
-	engine, err := openEngine(ctx, f, log)
-	if err == nil {
-		err = engine.Close()
-	}
+	opt, err := engineOptions(f, log)
 	if err != nil {
-		c := check{Name: "engine", Status: checkFail, Detail: err.Error()}
-		var unusable *buildah.UnusableError
-		if errors.As(err, &unusable) {
-			c.Fix = unusable.Fix
-		}
-		return examination{Checks: []check{c}}
+		return unusable(err)
 	}
-	return examination{Usable: true, Checks: []check{{Name: "engine", Status: checkOK}}}
+	report := buildah.Probe(ctx, opt)
+	e := examination{Usable: report.Usable()}
+	for _, c := range report.Checks {
+		e.Checks = append(e.Checks, check{
+			Name: c.Name, Value: c.Value, Status: string(c.Status), Detail: c.Why, Fix: c.Fix,
+		})
+	}
+	return e
 }

@@ -113,15 +113,23 @@ func (l *labels) place(step *planner.Step) []string {
 	switch {
 	case len(targets) == 0:
 		return []string{stage}
+	case len(targets) > 1 && l.onlyStage(stage, targets):
+		return []string{several(targets)}
 	case len(targets) > 1:
 		return []string{stage, "(" + several(targets) + ")"}
 	case targets[0] == stage:
 		return []string{stage}
-	case unnamed.MatchString(stage) && l.stages[targets[0]] <= 1:
+	case l.onlyStage(stage, targets):
 		return targets
 	default:
 		return []string{targets[0], stage}
 	}
+}
+
+// onlyStage reports whether a stage is without a name and the only one that the
+// targets need: there is nothing to tell it from.
+func (l *labels) onlyStage(stage string, targets []string) bool {
+	return unnamed.MatchString(stage) && !slices.ContainsFunc(targets, func(t string) bool { return l.stages[t] > 1 })
 }
 
 // several names a few targets, or says how many there are.

@@ -383,6 +383,8 @@ func TestLabels(t *testing.T) {
 		{[]*planner.Stage{stage("stage-0", "api")}, "[api 1/1] RUN x"},
 		{[]*planner.Stage{stage("stage-0", "api"), stage("stage-1", "api")}, "[api stage-0 1/1] RUN x"},
 		{[]*planner.Stage{stage("base", "api", "web")}, "[base (api, web) 1/1] RUN x"},
+		{[]*planner.Stage{stage("stage-0", "api", "web")}, "[api, web 1/1] RUN x"},
+		{[]*planner.Stage{stage("stage-0", "api", "web"), stage("x", "web")}, "[stage-0 (api, web) 1/1] RUN x"},
 		{[]*planner.Stage{stage("base", many...)}, "[base (20 targets) 1/1] RUN x"},
 		{[]*planner.Stage{stage("base", "api"), arm}, "[linux/amd64 api base 1/1] RUN x"},
 		{[]*planner.Stage{stage("base")}, "[base 1/1] RUN x"},
