@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/moby/buildkit/solver/pb"
@@ -160,6 +161,11 @@ func openStore(opt Options) (storage.Store, error) {
 	}
 	conf.GraphDriverOptions = append(conf.GraphDriverOptions, opt.DriverOptions...)
 	store, err := storage.GetStore(conf)
+	if err != nil && conf.GraphDriverName == "" && strings.Contains(err.Error(), "several valid graphdrivers") {
+		// Older tools take vfs where newer ones take overlay, and leave both.
+		conf.GraphDriverName = "overlay"
+		store, err = storage.GetStore(conf)
+	}
 	if err != nil {
 		fix := "run 'zbuild doctor'"
 		if unshare.IsRootless() {

@@ -6,7 +6,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
+	"time"
 
 	"github.com/containerd/platforms"
 	"go.podman.io/image/v5/signature"
@@ -61,7 +63,7 @@ func Probe(ctx context.Context, opt Options) *Report {
 			c.Why = "layers are copied through tar streams, which is correct and slow"
 			c.Fix = "use the native overlay driver: a kernel of 5.13 or newer for ordinary users, and no mount_program in storage.conf"
 		}
-		r.add(c, Check{Name: "run directory", Value: store.RunRoot(), Status: StatusOK})
+		r.add(c, probePeers(ctx, opt, store.GraphDriverName()), Check{Name: "run directory", Value: store.RunRoot(), Status: StatusOK})
 		_, _ = store.Shutdown(false)
 	}
 	r.add(probeIsolation(ctx, opt))
@@ -86,6 +88,36 @@ func (e *Engine) nativeOverlay() bool {
 		}
 	}
 	return false
+}
+
+// probePeers asks podman and buildah which driver they use: with another one they
+// do not see what zbuild builds.
+func probePeers(ctx context.Context, opt Options, driver string) Check {
+	c := Check{Name: "podman, buildah", Value: "not installed", Status: StatusOK, Why: "images can be pushed, and used by whatever reads the store"}
+	if opt.Root != "" || opt.Driver != "" {
+		c.Value, c.Why = "not asked", "the store was named on the command line"
+		return c
+	}
+	for _, peer := range []struct{ name, format string }{
+		{"podman", "{{.Store.GraphDriverName}}"}, {"buildah", "{{.store.GraphDriverName}}"},
+	} {
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		out, err := exec.CommandContext(ctx, peer.name, "info", "--format", peer.format).Output()
+		cancel()
+		theirs := strings.TrimSpace(string(out))
+		if err != nil || theirs == "" {
+			continue
+		}
+		if theirs != driver {
+			return Check{
+				Name: c.Name, Value: peer.name + " uses " + theirs, Status: StatusWarn,
+				Why: "it does not see the images of a store with the driver " + driver,
+				Fix: "write to ~/.config/containers/storage.conf (root: /etc/containers/storage.conf):\n[storage]\ndriver = \"" + driver + "\"",
+			}
+		}
+		c.Value, c.Why = "use "+driver+", too", ""
+	}
+	return c
 }
 
 func probeUser() []Check {
