@@ -22,7 +22,8 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	dir            string // working directory
-	style          render.Style
+	style          render.Style // of stderr
+	outStyle       render.Style // of stdout
 	logs           *logs
 	log            *slog.Logger
 	engine         engineFlags
@@ -45,6 +46,7 @@ func (a *app) run(args []string) error {
 		return usage(fmt.Errorf("the working directory cannot be found: %w", err))
 	}
 	a.style = styleOf(a.stderr, a.dir, os.LookupEnv)
+	a.outStyle = styleOf(a.stdout, a.dir, os.LookupEnv)
 	var c cli
 	parser, err := newParser(&c, a.stdout, a.stderr)
 	if err != nil {

@@ -127,7 +127,7 @@ func (c *bakeCmd) report(a *app, g *session.Generation, mode render.Mode) error 
 		built = succeeded(g.Result)
 	}
 	if built != nil && (mode == render.ModePlain || mode == render.ModeTTY) {
-		if err := render.Summary(a.stdout, built, a.style); err != nil {
+		if err := render.Summary(a.stdout, built, a.outStyle); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package render
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"time"
 
@@ -35,6 +36,9 @@ type budget struct {
 	tokens  float64
 	at      time.Time
 	leftOut int64
+	// muted says that the budget was used up. It ends when there is a second's
+	// worth again: better silence and a piece than a trickle of crumbs.
+	muted bool
 }
 
 func newLimiter(mode Mode) *limiter {
@@ -70,11 +74,11 @@ func (l *limiter) output(queue []event.Event, e event.StepOutput) []event.Event 
 		l.steps[e.Step] = b
 	}
 	allowed := l.allowed(b, e.Time)
-	if b.leftOut > 0 && allowed < len(e.Data) && float64(allowed) < l.refill {
-		allowed = 0 // go on with a second's worth, not with crumbs
+	if b.muted && float64(allowed) < cmp.Or(l.refill, maxPending/2) {
+		allowed = 0
 	}
 	data := e.Data
-	if allowed < len(data) {
+	if b.muted = allowed < len(data); b.muted {
 		_, data, _ = bytes.Cut(data[len(data)-allowed:], []byte{'\n'})
 		b.leftOut += int64(len(e.Data) - len(data))
 	}

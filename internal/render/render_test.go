@@ -278,6 +278,33 @@ func TestChatty(t *testing.T) {
 	}
 }
 
+// What is left out of many small pieces is said now and then, not each time.
+func TestChattyInSmallPieces(t *testing.T) {
+	step := project().Steps[4]
+	for _, mode := range []Mode{ModePlain, ModeTTY} {
+		l := newLimiter(mode)
+		notes, shown := 0, 0
+		const lines = 1_000_000 // 20 MB in 10 seconds
+		for i := range lines {
+			queue := l.add(nil, event.StepOutput{Step: step, Stream: 1, Data: []byte("a line of 20 letters\n"), Time: start.Add(time.Duration(i) * 10 * time.Microsecond)})
+			l.pending = 0
+			for _, e := range queue {
+				if data := e.(event.StepOutput).Data; bytes.Contains(data, []byte("left out")) {
+					notes++
+				} else {
+					shown += len(data)
+				}
+			}
+		}
+		if notes == 0 || notes > 12 {
+			t.Errorf("%s: %d notes in 10 seconds", mode, notes)
+		}
+		if shown < outputBurst || shown > outputBurst+10*plainRefill+1000 {
+			t.Errorf("%s: %d bytes shown", mode, shown)
+		}
+	}
+}
+
 // A display that does not read holds nobody up, and memory neither.
 func TestStoppedTerminal(t *testing.T) {
 	stopped := &blocked{release: make(chan struct{})}
