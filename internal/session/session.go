@@ -179,16 +179,28 @@ func (s *Session) run(ctx context.Context, g *Generation) {
 		return
 	}
 	state := engine.StateDir()
+	index, err := source.OpenIndex(filepath.Join(state, "files.index"), s.opt.Now)
+	if err != nil {
+		s.warn(err)
+	}
 	g.Result, g.Err = runner.Run(ctx, g.Plan, runner.Options{
 		Engine:    engine,
 		Cache:     runner.NewDirCache(filepath.Join(state, "cache")),
-		Hasher:    new(source.Hasher),
+		Hasher:    &source.Hasher{Index: index},
 		Jobs:      s.opt.Jobs,
 		KeepGoing: s.opt.KeepGoing,
 		Secret:    s.secret,
 		Sink:      s.opt.Sink,
 		Now:       s.opt.Now,
 	})
+	if err := index.Save(); err != nil {
+		s.warn(err)
+	}
+}
+
+// warn reports what is wrong and stops nothing.
+func (s *Session) warn(err error) {
+	s.opt.Sink.Emit(event.Warning{Text: err.Error(), Time: s.opt.Now()})
 }
 
 // secret reads the value of a secret.

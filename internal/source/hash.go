@@ -236,10 +236,31 @@ func (h *Hasher) hashFiles(ctx context.Context, entries []*entry) error {
 	return g.Wait()
 }
 
+// hashFile digests one file. A file that changes while it is read is read again,
+// so that its digest belongs to what the system says of it.
 func (h *Hasher) hashFile(e *entry) error {
-	f, err := os.Open(e.real)
+	for range 5 {
+		d, info, err := h.read(e.real)
+		if err != nil {
+			return err
+		}
+		same := info.Size() == e.info.Size() && info.ModTime().Equal(e.info.ModTime())
+		e.info, e.digest = info, d
+		if same {
+			if h.Index != nil {
+				h.Index.Store(e.real, e.info, d)
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("%s keeps changing while it is read", e.real)
+}
+
+// read digests a file and says what it is afterwards.
+func (h *Hasher) read(name string) (digest.Digest, fs.FileInfo, error) {
+	f, err := os.Open(name)
 	if err != nil {
-		return err
+		return "", nil, err
 	}
 	defer f.Close()
 	buf, _ := h.buffers.Get().(*[]byte)
@@ -250,13 +271,10 @@ func (h *Hasher) hashFile(e *entry) error {
 	defer h.buffers.Put(buf)
 	sum := sha256.New()
 	if _, err := io.CopyBuffer(struct{ io.Writer }{sum}, struct{ io.Reader }{f}, *buf); err != nil {
-		return fmt.Errorf("reading %s: %w", e.real, err)
+		return "", nil, fmt.Errorf("reading %s: %w", name, err)
 	}
-	e.digest = digest.NewDigest(digest.SHA256, sum)
-	if h.Index != nil {
-		h.Index.Store(e.real, e.info, e.digest)
-	}
-	return nil
+	info, err := f.Stat()
+	return digest.NewDigest(digest.SHA256, sum), info, err
 }
 
 // isIgnoredXattr leaves out what belongs to the host and not to the file.

@@ -1,0 +1,98 @@
+package source
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+func TestIndex(t *testing.T) {
+	dir := files(t, "a", "b")
+	file := filepath.Join(t.TempDir(), "index")
+	later := func() time.Time { return time.Now().Add(time.Second) }
+	hash := func(x *FileIndex) {
+		t.Helper()
+		h := Hasher{Index: x}
+		if _, err := h.Hash(t.Context(), Tree{Dir: dir}, Selection{Path: "/"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	known := func(x *FileIndex, name string) bool {
+		t.Helper()
+		p := filepath.Join(dir, name)
+		info, err := os.Lstat(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, ok := x.Lookup(p, info)
+		return ok
+	}
+
+	young, err := OpenIndex(file, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash(young)
+	if known(young, "a") {
+		t.Error("a file that was written just now is trusted")
+	}
+
+	x, err := OpenIndex(file, later)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash(x)
+	if err := x.Save(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := OpenIndex(file, later)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !known(again, "a") || !known(again, "b") {
+		t.Error("what was saved is not there")
+	}
+
+	// The same size and the same time of modification, yet not the same file.
+	info, err := os.Lstat(filepath.Join(dir, "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "a"), []byte("A"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(filepath.Join(dir, "a"), info.ModTime(), info.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	if known(again, "a") {
+		t.Error("a changed file passes for the old one")
+	}
+
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, damage := range [][]byte{raw[:len(raw)/2], append([]byte("x"), raw...), {}, append(raw[:len(raw)-1:len(raw)-1], 0)} {
+		if err := os.WriteFile(file, damage, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		x, err := OpenIndex(file, later)
+		if err == nil || len(x.records) != 0 {
+			t.Errorf("%d damaged bytes: %d records, error %v", len(damage), len(x.records), err)
+		}
+	}
+}
+
+func FuzzIndex(f *testing.F) {
+	f.Add([]byte(indexMagic))
+	x := &FileIndex{records: map[string]*record{"p": {}}}
+	f.Add(x.encode())
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		x := &FileIndex{records: map[string]*record{}}
+		_ = x.decode(raw) // must neither panic nor take memory that the input does not pay for
+		if len(x.records) > len(raw) {
+			t.Errorf("%d records of %d bytes", len(x.records), len(raw))
+		}
+	})
+}
