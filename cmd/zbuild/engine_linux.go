@@ -29,6 +29,13 @@ func enterNamespace() error {
 			}
 		}
 	}
+	// Otherwise it is set to rootless in there, as if the user had asked for that
+	// and nothing else would do.
+	if _, ok := os.LookupEnv("BUILDAH_ISOLATION"); !ok {
+		if err := os.Setenv("BUILDAH_ISOLATION", ""); err != nil {
+			return err
+		}
+	}
 	// Whatever goes wrong in there is logged, and then ends the process with a
 	// code that means something else to us.
 	log := logrus.StandardLogger()
