@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/hcl/v2"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/rogpeppe/go-internal/txtar"
@@ -236,8 +237,8 @@ func checkPlan(t testing.TB, p *Plan) {
 	}
 	for _, s := range p.Stages {
 		for _, n := range s.Needs {
-			if _, ok := at[n]; !ok {
-				t.Errorf("stage %s needs %s, which is not in the plan", s.Name, n.Name)
+			if i, ok := at[n]; !ok || i >= at[s] {
+				t.Errorf("stage %s needs %s, which does not come before it", s.Name, n.Name)
 			}
 		}
 	}
@@ -297,7 +298,7 @@ func (tb table) Resolve(ctx context.Context, req ImageRequest) (*BaseImage, erro
 		return nil, errors.New("not in the store, and no registry has it")
 	}
 	out := *img
-	var cfg ocispecs.Image
+	var cfg dockerspec.DockerOCIImage
 	if err := json.Unmarshal(img.Config, &cfg); err != nil {
 		return nil, err
 	}

@@ -402,6 +402,8 @@ func (c *canonicalizer) ownLines(src *pb.Source, locations []*pb.Location) []lin
 // prefix is what the frontend puts before an instruction for its progress display.
 var prefix = regexp.MustCompile(`^\[[^\]\n]*\] `)
 
-// instruction is an instruction as its author wrote it, given what the frontend
-// calls it.
-func instruction(name string) string { return prefix.ReplaceAllString(name, "") }
+// instruction is an instruction as its author wrote it, on one line, given what
+// the frontend calls it.
+func instruction(name string) string {
+	return strings.Join(strings.Fields(prefix.ReplaceAllString(name, "")), " ")
+}

@@ -19,7 +19,8 @@ type Plan struct {
 	// Steps are in an order in which every step comes after its inputs; the
 	// order is the same for the same inputs, byte for byte.
 	Steps []*Step
-	// Stages are the steps as people see them, in the order of their first step.
+	// Stages are the steps as people see them, in the order of their last step: a
+	// stage comes after those it needs.
 	Stages []*Stage
 	// Targets are the requested targets and those they need, in the order of
 	// their names.

@@ -200,14 +200,14 @@ func (s *stages) finish(units []*unit) {
 	order := make(map[*Stage]int)
 	var rank func(st *Stage) int
 	rank = func(st *Stage) int {
-		if len(st.Steps) > 0 {
-			return s.a.index[st.Steps[0]]
+		if n := len(st.Steps); n > 0 {
+			return s.a.index[st.Steps[n-1]]
 		}
-		first := -1 // without steps of its own it comes where its base does
+		last := -1 // without steps of its own it comes where its base does
 		for _, n := range st.Needs {
-			first = max(first, rank(n))
+			last = max(last, rank(n))
 		}
-		return first
+		return last
 	}
 	for _, st := range s.all {
 		order[st] = rank(st)
