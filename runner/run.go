@@ -182,6 +182,28 @@ func (r *run) demand(ctx context.Context, exports []*export) {
 			need(r.nodes[in.Step])
 		}
 	}
+	for _, s := range r.dependedOn() {
+		need(r.nodes[s])
+	}
+}
+
+// dependedOn lists the results of targets that only some depends-on asks for.
+func (r *run) dependedOn() []*planner.Step {
+	named := make(map[string]bool)
+	for _, t := range r.plan.Targets {
+		for _, n := range t.Config.DependsOn {
+			named[n] = true
+		}
+	}
+	var out []*planner.Step
+	for _, t := range r.plan.Targets {
+		for _, res := range t.Results {
+			if named[t.Name] && res.Root.Step != nil {
+				out = append(out, res.Root.Step)
+			}
+		}
+	}
+	return out
 }
 
 // find looks a step's result up and makes sure that it is still there.
@@ -235,6 +257,7 @@ func (r *run) units(exports []*export) []*unit {
 		}
 		units = append(units, x.unit)
 	}
+	r.orderTargets(exports)
 	return units
 }
 
