@@ -3,9 +3,11 @@ package config_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,9 +20,13 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files")
 
+// goldens are the files of a scenario that hold what comes out.
+var goldens = []string{"diagnostics", "print", "targets"}
+
 // scenario is a txtar archive: the build files, what to load of them in the
 // comment ("targets: a b", "set: ...", one key per line), and what comes of it
-// in the files "diagnostics" and "print".
+// in the files "diagnostics", "print" (as bake prints it) and, where the scenario
+// has it, "targets" (the resolved targets).
 type scenario struct {
 	path    string
 	archive *txtar.Archive
@@ -37,7 +43,7 @@ func loadScenario(t *testing.T, path string) *scenario {
 	root := realTempDir(t)
 	s := &scenario{path: path, archive: archive, dir: root}
 	for _, f := range archive.Files {
-		if f.Name == "diagnostics" || f.Name == "print" {
+		if slices.Contains(goldens, f.Name) {
 			continue
 		}
 		writeFile(t, filepath.Join(root, f.Name), string(f.Data))
@@ -132,6 +138,33 @@ func render(t *testing.T, root string, p *config.Project, diags hcl.Diagnostics)
 	return out.String()
 }
 
+// dump shows the resolved targets, ranges only as text.
+func dump(t *testing.T, p *config.Project) string {
+	t.Helper()
+	type shown struct {
+		*config.Target
+		Range  string
+		Ranges map[string]string
+	}
+	targets := map[string]shown{}
+	for name, target := range p.Targets {
+		s := shown{Target: target, Range: target.Range.String(), Ranges: map[string]string{}}
+		for key, at := range target.Ranges {
+			s.Ranges[key] = at.String()
+		}
+		targets[name] = s
+	}
+	text, err := json.MarshalIndent(struct {
+		Dir       string
+		Requested []string
+		Targets   map[string]shown
+	}{p.Dir, p.Requested, targets}, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text) + "\n"
+}
+
 func realTempDir(t testing.TB) string {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
@@ -182,6 +215,9 @@ func TestScenarios(t *testing.T) {
 					t.Fatal(err)
 				}
 				s.golden(t, "print", out.String())
+				if slices.ContainsFunc(s.archive.Files, func(f txtar.File) bool { return f.Name == "targets" }) {
+					s.golden(t, "targets", dump(t, p))
+				}
 			}
 			if *update {
 				if err := os.WriteFile(path, txtar.Format(s.archive), 0o644); err != nil {
