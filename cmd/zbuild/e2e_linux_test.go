@@ -73,7 +73,6 @@ func e2eSetup(env *testscript.Env) error {
 	env.Setenv("USERNS", userns)
 	env.Setenv("GOROOT", strings.TrimSpace(string(goroot)))
 	env.Setenv("CONTAINERS_STORAGE_CONF", conf)
-	env.Setenv("REGISTRY_AUTH_FILE", filepath.Join(home, "auth.json"))
 	env.Defer(func() {
 		// Files of subordinate IDs cannot be removed from outside.
 		rm := exec.Command("rm", "-rf", store)
@@ -157,7 +156,8 @@ func cmdBad(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // registry starts a registry that asks for a user and a password, and sets
-// REGISTRY to its address, REGISTRY_USER and REGISTRY_PASSWORD.
+// REGISTRY to its address, REGISTRY_USER, REGISTRY_PASSWORD and
+// REGISTRY_AUTH_FILE, which names a file without credentials.
 func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) > 0 {
 		ts.Fatalf("usage: registry")
@@ -187,7 +187,11 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	addr := listener.Addr().String()
 	conf := filepath.Join(ts.Getenv("HOME"), "registries.conf")
 	ts.Check(os.WriteFile(conf, fmt.Appendf(nil, "[[registry]]\nlocation = %q\ninsecure = true\n", addr), 0o600))
+	// A name without a file is an error for buildah.
+	auth := filepath.Join(ts.Getenv("HOME"), "auth.json")
+	ts.Check(os.WriteFile(auth, []byte("{}"), 0o600))
 	ts.Setenv("CONTAINERS_REGISTRIES_CONF", conf)
+	ts.Setenv("REGISTRY_AUTH_FILE", auth)
 	ts.Setenv("REGISTRY", addr)
 	ts.Setenv("REGISTRY_USER", registryUser)
 	ts.Setenv("REGISTRY_PASSWORD", registryPassword)
