@@ -30,6 +30,12 @@ type diagnosis struct {
 
 // diagnose reports what is wrong, given what the parser said about the whole.
 func (l *loader) diagnose(ctx context.Context, whole hcl.Diagnostics) {
+	for _, diag := range whole {
+		if diag.Summary == summaryTooMany { // the parts of it may be fine, and are slow
+			l.diags = append(l.diags, diag)
+			return
+		}
+	}
 	d := &diagnosis{loader: l, units: unitsOf(l.items), byName: map[string][]*unit{}}
 	for _, u := range d.units {
 		d.byName[u.kind+" "+u.name] = append(d.byName[u.kind+" "+u.name], u)

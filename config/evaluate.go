@@ -66,7 +66,7 @@ func (l *loader) tooManyTargets() bool {
 			continue
 		}
 		if n++; n > maxTargets {
-			l.errorf(&b.DefRange, "Too many targets", "A project may have %d targets.", maxTargets)
+			l.diags = append(l.diags, tooManyTargets(b.DefRange))
 			return true
 		}
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -11,7 +12,6 @@ import (
 	"github.com/docker/buildx/util/osutil"
 	"github.com/docker/buildx/util/urlutil"
 	"github.com/hashicorp/hcl/v2"
-	"github.com/moby/buildkit/frontend/dockerfile/dfgitutil"
 )
 
 const (
@@ -106,9 +106,14 @@ func (l *loader) context(written, base string) Context {
 	return c
 }
 
+// isGit reports whether a context is a git repository: a URL that git has its own
+// scheme for, or one of HTTP that ends in .git.
 func isGit(s string) bool {
-	_, ok, _ := dfgitutil.ParseGitRef(s)
-	return ok
+	if !urlutil.IsHTTPURL(s) {
+		return urlutil.IsRemoteURL(s)
+	}
+	u, err := url.Parse(s)
+	return err == nil && strings.HasSuffix(u.Path, ".git")
 }
 
 // withoutLinks is an absolute path with its symbolic links followed, as far as
@@ -172,17 +177,17 @@ func (r *resolver) checkPath(at *hcl.Range, what, p string, allowed []string, en
 	if r.req.EvaluateOnly || r.fsUnchecked {
 		return
 	}
-	real := withoutLinks(p)
+	resolved := withoutLinks(p)
 	for _, root := range slices.Concat(r.rootDirs, allowed) {
-		if within(real, root) {
+		if within(resolved, root) {
 			return
 		}
 	}
 	link := ""
-	if real != filepath.Clean(p) {
-		link = ", which is " + real
+	if resolved != filepath.Clean(p) {
+		link = ", which is " + resolved
 	}
 	r.errorf(at, "The path is outside of the project",
 		"%s is %s%s. That is outside of %s. To let the build %s it, pass --allow %s=%s",
-		what, p, link, strings.Join(r.rootDirs, " and "), verb, entitlement, real)
+		what, p, link, strings.Join(r.rootDirs, " and "), verb, entitlement, resolved)
 }

@@ -130,30 +130,46 @@ type countedBody struct {
 // GetEvalContexts gives one context per combination of the matrix's values, in
 // an order that depends on nothing but the matrix.
 func (t *wireTarget) GetEvalContexts(base *hcl.EvalContext, block *hcl.Block, loadDeps func(hcl.Expression) hcl.Diagnostics) ([]*hcl.EvalContext, error) {
-	most := maxTargets
-	counted, ok := block.Body.(*countedBody)
-	if ok {
-		most = *counted.left
-		defer func() { *counted.left-- }()
-	}
-	expr := expressionOf(block, "matrix")
-	if expr == nil {
-		if most < 1 {
-			return nil, hcl.Diagnostics{{
-				Severity: hcl.DiagError, Summary: "Too many targets",
-				Detail: fmt.Sprintf("A project may have %d targets.", maxTargets), Subject: &block.DefRange,
-			}}
+	contexts := []*hcl.EvalContext{base}
+	if expr := expressionOf(block, "matrix"); expr != nil {
+		if diags := loadDeps(expr); diags.HasErrors() {
+			return nil, diags
 		}
-		return []*hcl.EvalContext{base}, nil
+		combinations, diags := combine(expr, base)
+		if diags.HasErrors() {
+			return nil, diags
+		}
+		contexts = nil
+		for _, c := range combinations {
+			child := base.NewChild()
+			child.Variables = c
+			contexts = append(contexts, child)
+		}
 	}
-	if diags := loadDeps(expr); diags.HasErrors() {
-		return nil, diags
+	if body, ok := block.Body.(*countedBody); ok {
+		if *body.left -= len(contexts); *body.left < 0 {
+			return nil, hcl.Diagnostics{tooManyTargets(block.DefRange)}
+		}
 	}
+	return contexts, nil
+}
+
+const summaryTooMany = "Too many targets"
+
+func tooManyTargets(at hcl.Range) *hcl.Diagnostic {
+	return &hcl.Diagnostic{
+		Severity: hcl.DiagError, Summary: summaryTooMany,
+		Detail: fmt.Sprintf("A project may have %d targets.", maxTargets), Subject: &at,
+	}
+}
+
+// combine evaluates a matrix to the combinations of its values.
+func combine(expr hcl.Expression, base *hcl.EvalContext) ([]map[string]cty.Value, hcl.Diagnostics) {
 	value, diags := expr.Value(base)
 	if diags.HasErrors() {
 		return nil, diags
 	}
-	invalid := func(format string, args ...any) error {
+	invalid := func(format string, args ...any) hcl.Diagnostics {
 		return hcl.Diagnostics{{
 			Severity: hcl.DiagError, Summary: "Invalid matrix", Detail: fmt.Sprintf(format, args...), Subject: expr.Range().Ptr(),
 		}}
@@ -168,7 +184,7 @@ func (t *wireTarget) GetEvalContexts(base *hcl.EvalContext, block *hcl.Block, lo
 			return nil, invalid("The values of the axis %q are not a list.", axis)
 		}
 		values := axes[axis].AsValueSlice()
-		if len(values)*len(combinations) > most {
+		if len(values)*len(combinations) > maxTargets {
 			return nil, invalid("The matrix makes too many targets: a project may have %d.", maxTargets)
 		}
 		var next []map[string]cty.Value
@@ -181,16 +197,7 @@ func (t *wireTarget) GetEvalContexts(base *hcl.EvalContext, block *hcl.Block, lo
 		}
 		combinations = next
 	}
-	var contexts []*hcl.EvalContext
-	for _, c := range combinations {
-		child := base.NewChild()
-		child.Variables = c
-		contexts = append(contexts, child)
-	}
-	if ok {
-		*counted.left -= len(contexts) - 1
-	}
-	return contexts, nil
+	return combinations, nil
 }
 
 // GetName is the target's name: its label, or what the attribute name gives for

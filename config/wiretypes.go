@@ -192,6 +192,6 @@ func (m wireCacheMount) resolve(name string) (CacheMount, error) {
 	}
 	mount.UID = int(number("uid", 10, 1<<31-1, 0))
 	mount.GID = int(number("gid", 10, 1<<31-1, 0))
-	mount.Mode = uint32(number("mode", 8, 0o7777, 0o755)) //nolint:gosec // bounded
+	mount.Mode = uint32(number("mode", 8, 0o7777, 0o755))
 	return mount, errors.Join(errs...)
 }
