@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/zbuild/zbuild/config"
 )
 
@@ -113,7 +114,7 @@ func monorepoTargets(w *world) {
 		t.Context = dir("toolchain")
 		t.Dockerfile = root + "/toolchain/Dockerfile"
 	})
-	link := context_("toolchain", linkTo("toolchain"))
+	link := withContext("toolchain", linkTo("toolchain"))
 	cache := func(t *config.Target) {
 		t.CacheMounts = []config.CacheMount{{Name: "go-build", Target: "/root/.cache/go-build", Mode: 0o755}}
 	}

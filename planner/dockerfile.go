@@ -239,11 +239,13 @@ func (d *dockerfile) globalArgs(lex *shell.Lex, t *config.Target, build, target 
 // argEnv makes a map a shell.EnvGetter.
 type argEnv map[string]string
 
+// Get looks a variable up.
 func (e argEnv) Get(key string) (string, bool) {
 	v, ok := e[key]
 	return v, ok
 }
 
+// Keys are the names of the variables, sorted.
 func (e argEnv) Keys() []string { return slices.Sorted(maps.Keys(e)) }
 
 // contextName is the form in which the frontend looks a named context up.

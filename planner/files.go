@@ -43,8 +43,8 @@ func ReadFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	err = errors.Join(err, f.Close())
 	if err == nil && len(data) > maxFile {
 		err = &fs.PathError{Op: "read", Path: path, Err: errTooLarge}
 	}

@@ -3,6 +3,7 @@
 package planner
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -22,10 +23,9 @@ func TestReadFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Truncate(1 << 40); err != nil {
+	if err := errors.Join(f.Truncate(1<<40), f.Close()); err != nil {
 		t.Fatal(err)
 	}
-	f.Close()
 	if got, err := ReadFile(path("good")); err != nil || string(got) != "text" {
 		t.Errorf("good: %q, %v", got, err)
 	}

@@ -42,6 +42,7 @@ type gateway struct {
 
 var _ client.Client = (*gateway)(nil)
 
+// BuildOpts says what is to be built, and what LLB may use.
 func (g *gateway) BuildOpts() client.BuildOpts {
 	return client.BuildOpts{
 		Opts:    maps.Clone(g.opts), // the frontend writes to it
@@ -110,10 +111,12 @@ func (g *gateway) ResolveImageConfig(ctx context.Context, ref string, opt source
 	return pinned(img), img.Digest, img.Config, nil
 }
 
+// ResolveSourceMetadata would look at a git repository or a URL.
 func (g *gateway) ResolveSourceMetadata(context.Context, *pb.SourceOp, sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
 	return nil, &unsupportedError{feature: "Looking up the metadata of a remote source"}
 }
 
+// NewContainer refuses: planning runs nothing.
 func (g *gateway) NewContainer(context.Context, client.NewContainerRequest) (client.Container, error) {
 	return nil, errors.New("no container runs while planning")
 }
@@ -126,6 +129,7 @@ func (g *gateway) Warn(context.Context, digest.Digest, string, client.WarnOpts) 
 // Dockerfile or an ignore file from.
 type localFiles func(name string) ([]byte, error)
 
+// ReadFile reads a file, or a part of it.
 func (l localFiles) ReadFile(_ context.Context, req client.ReadRequest) ([]byte, error) {
 	data, err := l(req.Filename)
 	if err != nil {
@@ -138,6 +142,7 @@ func (l localFiles) ReadFile(_ context.Context, req client.ReadRequest) ([]byte,
 	return data, nil
 }
 
+// StatFile tells the size of a file.
 func (l localFiles) StatFile(_ context.Context, req client.StatRequest) (*types.Stat, error) {
 	data, err := l(req.Path)
 	if err != nil {
@@ -146,12 +151,15 @@ func (l localFiles) StatFile(_ context.Context, req client.StatRequest) (*types.
 	return &types.Stat{Path: req.Path, Size: int64(len(data)), Mode: 0o644}, nil
 }
 
+// ReadDir is not needed.
 func (l localFiles) ReadDir(context.Context, client.ReadDirRequest) ([]*types.Stat, error) {
 	return nil, errors.ErrUnsupported
 }
 
+// ToState is not needed.
 func (l localFiles) ToState() (llb.State, error) { return llb.State{}, errors.ErrUnsupported }
 
+// Evaluate does nothing: there is nothing to build.
 func (l localFiles) Evaluate(context.Context) error { return nil }
 
 // dirReader reads files of a build context: its ignore file.

@@ -115,7 +115,7 @@ func platformsOf(names ...string) func(*config.Target) {
 	return func(t *config.Target) { t.Platforms = names }
 }
 
-func context_(name string, c config.Context) func(*config.Target) {
+func withContext(name string, c config.Context) func(*config.Target) {
 	return func(t *config.Target) {
 		if t.Contexts == nil {
 			t.Contexts = map[string]config.Context{}
@@ -288,7 +288,7 @@ func (tb table) add(ref string, change func(*ocispecs.Image)) {
 	tb[ref] = &BaseImage{Ref: ref, Digest: digest.FromString("manifest of " + ref), ConfigDigest: digest.FromBytes(cfg), Config: cfg, DiffIDs: img.RootFS.DiffIDs}
 }
 
-func (tb table) Resolve(ctx context.Context, req ImageRequest) (*BaseImage, error) {
+func (tb table) Resolve(_ context.Context, req ImageRequest) (*BaseImage, error) {
 	ref := req.Ref
 	if !req.Explicit && req.DefaultRegistry != "" {
 		ref = req.DefaultRegistry + "/" + strings.TrimPrefix(strings.TrimPrefix(ref, "docker.io/"), "library/")

@@ -152,7 +152,7 @@ COPY --from=lib . /lib
 -- lib/x.c --
 `)
 	w.target("own")
-	w.target("general", func(t *config.Target) { t.Dockerfile = root + "/other/Dockerfile" }, context_("lib", dir("lib")))
+	w.target("general", func(t *config.Target) { t.Dockerfile = root + "/other/Dockerfile" }, withContext("lib", dir("lib")))
 	p := w.plan()
 	var got []Local
 	for _, s := range p.Steps {
@@ -213,9 +213,9 @@ COPY --from=nothing / /
 -- src/main.c --
 `)
 	w.target("app",
-		context_("tools", config.Context{Kind: config.ContextImage, Value: "docker-image://golang:1.26", Raw: "docker-image://golang:1.26"}),
-		context_("src", dir("src")),
-		context_("nothing", config.Context{Kind: config.ContextImage, Value: "docker-image://scratch"}))
+		withContext("tools", config.Context{Kind: config.ContextImage, Value: "docker-image://golang:1.26", Raw: "docker-image://golang:1.26"}),
+		withContext("src", dir("src")),
+		withContext("nothing", config.Context{Kind: config.ContextImage, Value: "docker-image://scratch"}))
 	p := w.plan()
 	if got := names(p, "RUN never"); len(got) > 0 {
 		t.Error("a stage is run that a context stands in for")
@@ -231,8 +231,8 @@ COPY --from=nothing / /
 // A directory can be what a stage starts from. It must be a layer then.
 func TestFromDirectory(t *testing.T) {
 	w := newWorld(t, "-- Dockerfile --\nFROM rootfs AS base\nFROM base AS app\nRUN true\n-- rootfs/bin/sh --\n")
-	w.target("app", context_("rootfs", dir("rootfs")))
-	w.target("base", context_("rootfs", dir("rootfs")), stage("base"))
+	w.target("app", withContext("rootfs", dir("rootfs")))
+	w.target("base", withContext("rootfs", dir("rootfs")), stage("base"))
 	p := w.plan()
 	for name, want := range map[string]int{"app": 2, "base": 1} {
 		r := p.Target(name).Results[0]
@@ -404,10 +404,10 @@ COPY --from=base /b /
 	}
 	both := platformsOf("linux/amd64", "linux/arm64")
 	w.target("base", at("base"), both)
-	w.target("app", at("app"), context_("base", linkTo("base")), both, func(t *config.Target) {
+	w.target("app", at("app"), withContext("base", linkTo("base")), both, func(t *config.Target) {
 		t.CacheMounts = []config.CacheMount{{Name: "c", Target: "/c"}}
 	})
-	w.target("top", at("top"), context_("base", linkTo("base")), context_("app", linkTo("app")))
+	w.target("top", at("top"), withContext("base", linkTo("base")), withContext("app", linkTo("app")))
 	p := w.plan()
 	if got, want := names(p, "RUN"), []string{"RUN base for amd64", "RUN app", "RUN base for arm64", "RUN app"}; !slices.Equal(got, want) {
 		t.Errorf("RUN steps %q, want %q", got, want)

@@ -85,6 +85,7 @@ type ImageRequest struct {
 
 type noImages struct{}
 
+// Resolve finds nothing.
 func (noImages) Resolve(context.Context, ImageRequest) (*BaseImage, error) {
 	return nil, errNoImages
 }

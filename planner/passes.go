@@ -165,7 +165,7 @@ func (c *canonicalizer) materialize(d *draft) error {
 		}
 	case *pb.Op_File:
 		for _, a := range op.File.Actions {
-			if err := base(int64(a.Input)); err != nil {
+			if err := base(a.Input); err != nil {
 				return err
 			}
 		}

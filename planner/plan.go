@@ -119,7 +119,10 @@ type Stage struct {
 	// Name is the stage's name, or "stage-N" for one without.
 	Name string
 	// Base is what its FROM says, arguments expanded.
-	Base       string
+	Base string
+	// From is the stage that its FROM means, be it of the same Dockerfile or the
+	// result of another target. Nil if it starts from something else.
+	From       *Stage
 	Platform   ocispecs.Platform
 	Dockerfile string
 	// Steps are in order; a step may belong to several stages.

@@ -68,14 +68,14 @@ func TestProblems(t *testing.T) {
 		want: "zbuild.hcl:13:1-13:2 error: Cannot read the Dockerfile: sub: it is a directory.\n",
 	}, {
 		name:   "context",
-		change: func(t *config.Target) { t.Context = dir("nowhere"); context_("f", dir("sub/file"))(t) }, dockerfile: simple,
+		change: func(t *config.Target) { t.Context = dir("nowhere"); withContext("f", dir("sub/file"))(t) }, dockerfile: simple,
 		want: "zbuild.hcl:11:1-11:2 error: Build context not found: The directory of the context, nowhere, cannot be used: it does not exist.\n" +
 			"zbuild.hcl:12:1-12:2 error: Build context is not a directory: The context \"f\" is sub/file, which is a file.\n",
 	}, {
 		name: "remote contexts",
 		change: func(t *config.Target) {
 			t.Context = config.Context{Kind: config.ContextGit, Value: "https://x.test/y.git", Raw: "https://x.test/y.git"}
-			context_("l", config.Context{Kind: config.ContextOCILayout, Value: "oci-layout://x", Raw: "oci-layout://x"})(t)
+			withContext("l", config.Context{Kind: config.ContextOCILayout, Value: "oci-layout://x", Raw: "oci-layout://x"})(t)
 		},
 		dockerfile: simple,
 		want: "zbuild.hcl:11:1-11:2 error: A git repository as build context is not available yet: Clone https://x.test/y.git and name the directory.\n" +
@@ -118,7 +118,7 @@ func TestProblems(t *testing.T) {
 		change: func(t *config.Target) {
 			t.ShmSize, t.Ulimits, t.ExtraHosts = "much", []string{"nofile"}, map[string]string{"h": "nowhere"}
 			t.Platforms, t.Network = []string{"linux/amd64", "a/b/c/d/e"}, "bridge"
-			context_("Upper Case", dir("."))(t)
+			withContext("Upper Case", dir("."))(t)
 		},
 		dockerfile: simple,
 		want: `zbuild.hcl:10:1-10:2 error: Invalid host: h=nowhere: the address must be an IP address.
@@ -163,7 +163,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 	for _, n := range []string{"a", "b", "c"} {
 		w.target(n, func(t *config.Target) { t.Dockerfile = root + "/" + n + "/Dockerfile" })
 	}
-	context_("a", linkTo("a"))(w.project.Targets["c"])
+	withContext("a", linkTo("a"))(w.project.Targets["c"])
 	_, diags := w.build()
 	want := "a/Dockerfile:1:1-1:13 error(image): Cannot get a base image: nowhere for linux/amd64: not in the store, and no registry has it.\n" +
 		"b/Dockerfile:1:1-1:11 error: Invalid Dockerfile: unknown instruction: FRO (did you mean FROM?).\n"
@@ -175,7 +175,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 func TestPlatformOfLink(t *testing.T) {
 	w := newWorld(t, "-- Dockerfile --\nFROM alpine:3\n-- app/Dockerfile --\nFROM base\n")
 	w.target("base", platformsOf("linux/amd64", "linux/arm64"))
-	w.target("app", platformsOf("linux/amd64", "linux/s390x"), context_("base", linkTo("base")), func(t *config.Target) {
+	w.target("app", platformsOf("linux/amd64", "linux/s390x"), withContext("base", linkTo("base")), func(t *config.Target) {
 		t.Dockerfile = root + "/app/Dockerfile"
 	})
 	_, diags := w.build()
@@ -187,8 +187,8 @@ func TestPlatformOfLink(t *testing.T) {
 
 func TestTargetCycle(t *testing.T) {
 	w := newWorld(t, "-- Dockerfile --\nFROM alpine:3\n")
-	w.target("a", context_("b", linkTo("b")))
-	w.target("b", context_("a", linkTo("a")))
+	w.target("a", withContext("b", linkTo("b")))
+	w.target("b", withContext("a", linkTo("a")))
 	_, diags := w.build()
 	want := "zbuild.hcl:22:1-22:2 error: Targets depend on each other: The target \"a\" is a context of \"b\" and needs it itself.\n"
 	if diff := cmp.Diff(want, text(diags)); diff != "" {
@@ -250,7 +250,7 @@ func BenchmarkBuild(b *testing.B) {
 	})
 	for i := range 200 {
 		name := fmt.Sprintf("service%03d", i)
-		w.target(name, context_("toolchain", linkTo("toolchain")), stage("service"), args("SERVICE", name))
+		w.target(name, withContext("toolchain", linkTo("toolchain")), stage("service"), args("SERVICE", name))
 	}
 	for b.Loop() {
 		if p, diags := w.build(); diags.HasErrors() || len(p.Targets) != 201 {

@@ -28,7 +28,7 @@ type stageKey struct {
 
 // runStages are the stages of one conversion, by their index in the Dockerfile.
 type runStages struct {
-	*outline
+	shape *outline
 	r     *run
 	steps [][]*Step
 	last  []digest.Digest
@@ -47,17 +47,17 @@ func (s *stages) add(r *run) {
 	if s.byRun[r] != nil {
 		return
 	}
-	rs := &runStages{outline: r.outline(), r: r}
+	rs := &runStages{shape: r.outline(), r: r}
 	s.byRun[r] = rs
 	for _, dep := range r.u.after {
 		for _, other := range dep.runs {
 			s.add(other)
 		}
 	}
-	n := len(rs.outline.stages)
+	n := len(rs.shape.stages)
 	rs.steps, rs.last, rs.stage = make([][]*Step, n), make([]digest.Digest, n), make([]*Stage, n)
-	target := rs.target(r.u.cfg)
-	reached := rs.reach(target)
+	target := rs.shape.target(r.u.cfg)
+	reached := rs.shape.reach(target)
 	s.assign(rs, reached)
 	for _, i := range reached {
 		s.addStage(rs, i)
@@ -94,7 +94,7 @@ func (s *stages) assign(rs *runStages, reached []int) {
 		placed := v.local != nil // a build context belongs to no stage
 		for _, l := range m.lines {
 			for _, i := range reached {
-				o := rs.outline.stages[i]
+				o := rs.shape.stages[i]
 				if o.context != "" || l.first < o.first || l.first > o.last || slices.Contains(rs.steps[i], step) {
 					continue
 				}
@@ -114,7 +114,7 @@ func (s *stages) assign(rs *runStages, reached []int) {
 
 // addStage adds a stage whose needs have been added.
 func (s *stages) addStage(rs *runStages, i int) {
-	o := rs.outline.stages[i]
+	o := rs.shape.stages[i]
 	base := o.needs[0]
 	platform, last := rs.r.platform, rs.last[i]
 	linked := s.linked(rs, base)
@@ -138,21 +138,24 @@ func (s *stages) addStage(rs *runStages, i int) {
 		return
 	}
 	rs.last[i] = last
-	key := stageKey{rs.name, o.name, platforms.FormatAll(platform), last}
+	key := stageKey{rs.shape.name, o.name, platforms.FormatAll(platform), last}
 	st := s.byKey[key]
 	if st == nil {
-		st = &Stage{ID: key.id(), Name: o.name, Base: o.base, Platform: platform, Dockerfile: rs.name, Steps: rs.steps[i]}
+		st = &Stage{ID: key.id(), Name: o.name, Base: o.base, Platform: platform, Dockerfile: rs.shape.name, Steps: rs.steps[i]}
 		slices.SortFunc(st.Steps, func(a, b *Step) int { return s.a.index[a] - s.a.index[b] })
 		s.byKey[key] = st
 		s.all = append(s.all, st)
 	}
 	rs.stage[i] = st
-	for _, n := range o.needs {
+	for j, n := range o.needs {
 		var on *Stage
 		if n.stage >= 0 {
 			on = rs.stage[n.stage]
 		} else if r := s.linked(rs, n); r != nil {
 			on = s.result[r]
+		}
+		if j == 0 {
+			st.From = on
 		}
 		if on != nil && on != st && !slices.Contains(st.Needs, on) {
 			st.Needs = append(st.Needs, on)
@@ -167,7 +170,7 @@ func (s *stages) linked(rs *runStages, n need) *run {
 		return nil
 	}
 	want := rs.r.platform
-	for _, o := range rs.outline.stages {
+	for _, o := range rs.shape.stages {
 		if o.needs[0].context == n.context && o.platform != nil {
 			want = *o.platform
 		}
