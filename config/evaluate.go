@@ -65,7 +65,8 @@ func (l *loader) tooManyTargets() bool {
 		if b.Type != "target" {
 			continue
 		}
-		if n++; n > maxTargets {
+		n++
+		if n > maxTargets {
 			l.diags = append(l.diags, tooManyTargets(b.DefRange))
 			return true
 		}

@@ -277,8 +277,8 @@ func readRegular(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	err = errors.Join(err, f.Close())
 	if err == nil && len(text) > maxFileSize {
 		err = errTooLarge
 	}

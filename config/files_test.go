@@ -181,7 +181,9 @@ func TestFilesThatAreNone(t *testing.T) {
 	if err := huge.Truncate(100 << 20); err != nil { // sparse: costs no disk
 		t.Fatal(err)
 	}
-	huge.Close()
+	if err := huge.Close(); err != nil {
+		t.Fatal(err)
+	}
 	for name, want := range map[string]string{
 		"directory.hcl": "directory.hcl: is a directory",
 		"fifo.hcl":      "fifo.hcl: is not a regular file",
@@ -250,7 +252,7 @@ func TestLookUp(t *testing.T) {
 			for _, f := range c.files {
 				writeFile(t, filepath.Join(root, f), text)
 			}
-			dir := filepath.Join(root, "repo/a")
+			dir := filepath.Join(root, "repo", "a")
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				t.Fatal(err)
 			}

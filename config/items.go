@@ -4,7 +4,6 @@ import (
 	"maps"
 	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/docker/buildx/bake/hclparser"
 	"github.com/hashicorp/hcl/v2"
@@ -142,15 +141,13 @@ func (l *loader) collectOurs(s *source, all *items) {
 	l.diags = append(l.diags, diags...)
 	l.checkBlockTypes(s, schema)
 	attrs, _ := rest.JustAttributes()
-	var mounts []*hcl.Block
 	for _, b := range content.Blocks {
 		l.checkBlock(s, b)
 		switch b.Type {
 		case "target":
 			b.Body = mountsAsAttribute(b.Body)
 			all.blocks = append(all.blocks, b)
-		case "cache-mount":
-			mounts = append(mounts, b)
+		case "cache-mount": // below, all at once
 		case "zbuild", "watch":
 			l.notYet(b.Type, b.DefRange)
 		default:
@@ -172,9 +169,9 @@ func (l *loader) collectOurs(s *source, all *items) {
 			all.attrs[name] = attr
 		}
 	}
-	if len(mounts) > 0 {
+	if mounts := nativeMounts(s.file.Body); len(mounts) > 0 {
 		l.checkMounts(mounts)
-		settings.attrs["cache-mount"] = mountsAttribute(mounts)
+		settings.attrs["cache-mount"] = mountsAttribute(mounts).AsHCLAttribute()
 	}
 	if len(settings.attrs) > 0 {
 		at := s.file.Body.MissingItemRange()
@@ -185,50 +182,56 @@ func (l *loader) collectOurs(s *source, all *items) {
 	}
 }
 
+// nativeMounts are the cache-mount blocks of a body, if it is of the native
+// syntax. In JSON they are an attribute.
+func nativeMounts(body hcl.Body) []*hclsyntax.Block {
+	native, ok := body.(*hclsyntax.Body)
+	if !ok {
+		return nil
+	}
+	var mounts []*hclsyntax.Block
+	for _, b := range native.Blocks {
+		if b.Type == "cache-mount" && len(b.Labels) == 1 {
+			mounts = append(mounts, b)
+		}
+	}
+	return mounts
+}
+
 // mountsAsAttribute turns the cache-mount blocks of a target's body into an
 // attribute. hclparser evaluates the attributes of a target with the variables
-// of its matrix, but not those of blocks in it. In JSON they are one already.
+// of its matrix, but not those of blocks in it.
 func mountsAsAttribute(body hcl.Body) hcl.Body {
 	native, ok := body.(*hclsyntax.Body)
 	if !ok {
 		return body
 	}
-	var mounts []*hcl.Block
 	clone := *native
 	clone.Blocks = nil
-	for _, b := range native.Blocks {
-		if b.Type == "cache-mount" && len(b.Labels) == 1 {
-			mounts = append(mounts, b.AsHCLBlock())
-		}
-	}
-	if len(mounts) == 0 {
-		return &clone
-	}
-	clone.Attributes = maps.Clone(native.Attributes)
-	attr := mountsAttribute(mounts)
-	clone.Attributes["cache-mount"] = &hclsyntax.Attribute{
-		Name: attr.Name, Expr: attr.Expr.(hclsyntax.Expression), SrcRange: attr.Range, NameRange: attr.NameRange,
+	if mounts := nativeMounts(native); len(mounts) > 0 {
+		clone.Attributes = maps.Clone(native.Attributes)
+		clone.Attributes["cache-mount"] = mountsAttribute(mounts)
 	}
 	return &clone
 }
 
-// mountsAttribute is the attribute that cache-mount blocks of the native syntax
-// are turned into: an object of objects.
-func mountsAttribute(mounts []*hcl.Block) *hcl.Attribute {
-	object := &hclsyntax.ObjectConsExpr{SrcRange: mounts[0].DefRange, OpenRange: mounts[0].DefRange}
+// mountsAttribute is the attribute that cache-mount blocks are turned into: an
+// object of objects.
+func mountsAttribute(mounts []*hclsyntax.Block) *hclsyntax.Attribute {
+	at := mounts[0].DefRange()
+	object := &hclsyntax.ObjectConsExpr{SrcRange: at, OpenRange: at}
 	for _, b := range mounts {
-		native := b.Body.(*hclsyntax.Body)
-		mount := &hclsyntax.ObjectConsExpr{SrcRange: b.DefRange, OpenRange: b.DefRange}
-		for _, name := range slices.Sorted(maps.Keys(native.Attributes)) {
+		mount := &hclsyntax.ObjectConsExpr{SrcRange: b.DefRange(), OpenRange: b.DefRange()}
+		for _, name := range slices.Sorted(maps.Keys(b.Body.Attributes)) {
 			if !slices.Contains(cacheMountAttributes, name) {
 				continue // reported by checkBlock
 			}
-			a := native.Attributes[name]
+			a := b.Body.Attributes[name]
 			mount.Items = append(mount.Items, hclsyntax.ObjectConsItem{KeyExpr: literal(name, a.NameRange), ValueExpr: a.Expr})
 		}
 		object.Items = append(object.Items, hclsyntax.ObjectConsItem{KeyExpr: literal(b.Labels[0], b.LabelRanges[0]), ValueExpr: mount})
 	}
-	return &hcl.Attribute{Name: "cache-mount", Expr: object, Range: mounts[0].DefRange, NameRange: mounts[0].TypeRange}
+	return &hclsyntax.Attribute{Name: "cache-mount", Expr: object, SrcRange: at, NameRange: mounts[0].TypeRange}
 }
 
 func literal(s string, at hcl.Range) *hclsyntax.LiteralValueExpr {
@@ -309,7 +312,6 @@ func (l *loader) checkBlock(s *source, b *hcl.Block) {
 	if !ok {
 		return
 	}
-	var mounts []*hcl.Block
 	for _, inner := range native.Blocks {
 		switch {
 		case !slices.Contains(blocks, inner.Type):
@@ -326,14 +328,12 @@ func (l *loader) checkBlock(s *source, b *hcl.Block) {
 				l.errorf(&inner.TypeRange, "Invalid cache-mount", "A cache-mount has one name: cache-mount \"NAME\" { ... }.")
 				continue
 			}
-			mount := inner.AsHCLBlock()
-			l.checkBlock(s, mount)
-			mounts = append(mounts, mount)
+			l.checkBlock(s, inner.AsHCLBlock())
 		case inner.Type == "watch":
 			l.notYet("watch", inner.TypeRange)
 		}
 	}
-	l.checkMounts(mounts)
+	l.checkMounts(nativeMounts(native))
 }
 
 // blockAttributes are the names of the attributes and blocks that a type of
@@ -361,13 +361,13 @@ func blockAttributes(s *source, blockType string) (attrs, blocks []string) {
 }
 
 // checkMounts says which cache mounts of one body have the same name.
-func (l *loader) checkMounts(mounts []*hcl.Block) {
+func (l *loader) checkMounts(mounts []*hclsyntax.Block) {
 	seen := map[string]hcl.Range{}
 	for _, m := range mounts {
-		name := m.Labels[0]
+		name, at := m.Labels[0], m.DefRange()
 		if first, ok := seen[name]; ok {
-			l.errorf(&m.DefRange, "Duplicate cache-mount", "There is a cache-mount %q at %s already.", name, strings.TrimSpace(first.String()))
+			l.errorf(&at, "Duplicate cache-mount", "There is a cache-mount %q at %s already.", name, first)
 		}
-		seen[name] = m.DefRange
+		seen[name] = at
 	}
 }

@@ -70,10 +70,11 @@ func (l *loader) parseOverride(s string, at hcl.Range) {
 		return
 	}
 	if !hasValue { // an argument, whose value is the environment's
-		if l.envFlag("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP") {
-			hasValue = true
-		} else if value, hasValue = l.req.LookupEnv(o.sub); !hasValue {
-			return
+		if !l.envFlag("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP") {
+			var ok bool
+			if value, ok = l.req.LookupEnv(o.sub); !ok {
+				return
+			}
 		}
 	}
 	names := l.matchTargets(parts[0], at)
@@ -227,7 +228,7 @@ func pushed(outputs buildflags.Exports, push bool) buildflags.Exports {
 		onlyDocker = onlyDocker && o.Type == "docker"
 		if o.Type == "image" {
 			// Targets share outputs.
-			o = &buildflags.ExportEntry{Type: o.Type, Destination: o.Destination, Attrs: cloneWith(o.Attrs, "push", strconv.FormatBool(push))}
+			o = &buildflags.ExportEntry{Type: o.Type, Destination: o.Destination, Attrs: withKey(o.Attrs, "push", strconv.FormatBool(push))}
 		}
 		result = append(result, o)
 	}
@@ -235,11 +236,6 @@ func pushed(outputs buildflags.Exports, push bool) buildflags.Exports {
 		result = append(result, &buildflags.ExportEntry{Type: "image", Attrs: map[string]string{"push": "true"}})
 	}
 	return result
-}
-
-func cloneWith(m map[string]string, key, value string) map[string]string {
-	putKey(&m, key, value)
-	return m
 }
 
 // loaded is what --load makes of outputs: one to the local store is added,

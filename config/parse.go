@@ -155,7 +155,8 @@ func tooDeep(s *source) *hcl.Range {
 	for i, c := range s.text {
 		switch c {
 		case '{', '[', '(':
-			if depth++; depth > maxDepth {
+			depth++
+			if depth > maxDepth {
 				at := rangeOf(s, i, i+1)
 				return &at
 			}

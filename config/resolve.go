@@ -379,7 +379,7 @@ func (l *loader) addEpoch(targets map[string]*wireTarget) {
 	}
 	for _, t := range targets {
 		if _, ok := t.Args[name]; !ok {
-			putKey(&t.Args, name, &value)
+			t.Args = withKey(t.Args, name, &value)
 		}
 	}
 }

@@ -78,82 +78,150 @@ var attributes = []attribute{
 		has:   func(t *wireTarget) bool { return t.Description != "" },
 		merge: func(t, from *wireTarget) { t.Description = from.Description },
 	}},
-	{name: "inherits", kind: "list of targets", rule: mergeAppend, use: forEvaluation,
-		ops: list(func(t *wireTarget) *[]string { return &t.Inherits })},
-	{name: "annotations", kind: "list of strings", rule: mergeAppend, sets: []string{"annotation", "annotations"}, multi: true,
+	{
+		name: "inherits", kind: "list of targets", rule: mergeAppend, use: forEvaluation,
+		ops: list(func(t *wireTarget) *[]string { return &t.Inherits }),
+	},
+	{
+		name: "annotations", kind: "list of strings", rule: mergeAppend, sets: []string{"annotation", "annotations"}, multi: true,
 		use: notYet, effect: "the image gets no annotations",
-		ops: always(list(func(t *wireTarget) *[]string { return &t.Annotations }))},
-	{name: "attest", kind: "list of attestations", rule: mergeElement, sets: []string{"attest"}, multi: true,
+		ops: always(list(func(t *wireTarget) *[]string { return &t.Annotations })),
+	},
+	{
+		name: "attest", kind: "list of attestations", rule: mergeElement, sets: []string{"attest"}, multi: true,
 		use: notYet, effect: "no attestation is made",
-		ops: always(composite[buildflags.Attest](func(t *wireTarget) *buildflags.Attests { return &t.Attest }))},
-	{name: "context", kind: "string", rule: mergeReplace, sets: []string{"context"}, use: forBuild,
-		ops: text(func(t *wireTarget) **string { return &t.Context })},
-	{name: "contexts", kind: "map of strings", rule: mergeKeys, sets: []string{"contexts"}, sub: needsSubkey, use: forBuild,
-		ops: contexts()},
-	{name: "dockerfile", kind: "string", rule: mergeReplace, sets: []string{"dockerfile"}, use: forBuild,
-		ops: text(func(t *wireTarget) **string { return &t.Dockerfile })},
-	{name: "dockerfile-inline", kind: "string", rule: mergeReplace, use: forBuild,
-		ops: text(func(t *wireTarget) **string { return &t.DockerfileInline })},
-	{name: "args", kind: "map of strings", rule: mergeKeys, sets: []string{"arg", "args"}, sub: needsSubkey, use: forBuild,
-		ops: table(func(t *wireTarget) *map[string]*string { return &t.Args })},
-	{name: "labels", kind: "map of strings", rule: mergeKeys, sets: []string{"label", "labels"}, sub: needsSubkey, use: forBuild,
-		ops: table(func(t *wireTarget) *map[string]*string { return &t.Labels })},
-	{name: "tags", kind: "list of strings", rule: mergeReplace, sets: []string{"tag", "tags"}, multi: true, use: forBuild,
-		ops: replaced(tagsOf, list(tagsOf))},
-	{name: "cache-from", kind: "list of caches", rule: mergeAppend, sets: []string{"cache-from"}, multi: true,
+		ops: always(composite[buildflags.Attest](func(t *wireTarget) *buildflags.Attests { return &t.Attest })),
+	},
+	{
+		name: "context", kind: "string", rule: mergeReplace, sets: []string{"context"}, use: forBuild,
+		ops: text(func(t *wireTarget) **string { return &t.Context }),
+	},
+	{
+		name: "contexts", kind: "map of strings", rule: mergeKeys, sets: []string{"contexts"}, sub: needsSubkey, use: forBuild,
+		ops: contexts(),
+	},
+	{
+		name: "dockerfile", kind: "string", rule: mergeReplace, sets: []string{"dockerfile"}, use: forBuild,
+		ops: text(func(t *wireTarget) **string { return &t.Dockerfile }),
+	},
+	{
+		name: "dockerfile-inline", kind: "string", rule: mergeReplace, use: forBuild,
+		ops: text(func(t *wireTarget) **string { return &t.DockerfileInline }),
+	},
+	{
+		name: "args", kind: "map of strings", rule: mergeKeys, sets: []string{"arg", "args"}, sub: needsSubkey, use: forBuild,
+		ops: table(func(t *wireTarget) *map[string]*string { return &t.Args }),
+	},
+	{
+		name: "labels", kind: "map of strings", rule: mergeKeys, sets: []string{"label", "labels"}, sub: needsSubkey, use: forBuild,
+		ops: table(func(t *wireTarget) *map[string]*string { return &t.Labels }),
+	},
+	{
+		name: "tags", kind: "list of strings", rule: mergeReplace, sets: []string{"tag", "tags"}, multi: true, use: forBuild,
+		ops: replaced(tagsOf, list(tagsOf)),
+	},
+	{
+		name: "cache-from", kind: "list of caches", rule: mergeAppend, sets: []string{"cache-from"}, multi: true,
 		use: notYet, effect: "no cache is imported",
-		ops: caches(func(t *wireTarget) *buildflags.CacheOptions { return &t.CacheFrom })},
-	{name: "cache-to", kind: "list of caches", rule: mergeReplace, sets: []string{"cache-to"}, multi: true,
+		ops: caches(func(t *wireTarget) *buildflags.CacheOptions { return &t.CacheFrom }),
+	},
+	{
+		name: "cache-to", kind: "list of caches", rule: mergeReplace, sets: []string{"cache-to"}, multi: true,
 		use: notYet, effect: "no cache is exported",
-		ops: replaced(cacheToOf, caches(cacheToOf))},
-	{name: "target", kind: "string", rule: mergeReplace, sets: []string{"target"}, use: forBuild,
-		ops: text(func(t *wireTarget) **string { return &t.Target })},
-	{name: "secret", kind: "list of secrets", rule: mergeElement, sets: []string{"secret", "secrets"}, sub: maySubkey, multi: true, use: forBuild,
-		ops: secrets()},
-	{name: "ssh", kind: "list of agents or keys", rule: mergeElement, sets: []string{"ssh"}, multi: true,
+		ops: replaced(cacheToOf, caches(cacheToOf)),
+	},
+	{
+		name: "target", kind: "string", rule: mergeReplace, sets: []string{"target"}, use: forBuild,
+		ops: text(func(t *wireTarget) **string { return &t.Target }),
+	},
+	{
+		name: "secret", kind: "list of secrets", rule: mergeElement, sets: []string{"secret", "secrets"}, sub: maySubkey, multi: true, use: forBuild,
+		ops: secrets(),
+	},
+	{
+		name: "ssh", kind: "list of agents or keys", rule: mergeElement, sets: []string{"ssh"}, multi: true,
 		use: notYet, effect: "no step can use an agent or a key",
-		ops: composite[buildflags.SSH](func(t *wireTarget) *buildflags.SSHKeys { return &t.SSH })},
-	{name: "platforms", kind: "list of strings", rule: mergeReplace, sets: []string{"platform", "platforms"}, multi: true, use: forBuild,
-		ops: replaced(platformsOf, list(platformsOf))},
-	{name: "output", kind: "list of outputs", rule: mergeReplace, sets: []string{"output"}, multi: true, use: forBuild,
-		ops: replaced(outputsOf, composite[buildflags.ExportEntry](outputsOf))},
-	{name: "pull", kind: "bool, or missing, newer, always, never", rule: mergeReplace, sets: []string{"pull"}, use: forBuild,
-		ops: value(func(t *wireTarget) **wirePull { return &t.Pull }, parsePull)},
-	{name: "no-cache", kind: "bool", rule: mergeReplace, sets: []string{"no-cache"}, use: forBuild,
-		ops: value(func(t *wireTarget) **bool { return &t.NoCache }, parseBool)},
-	{name: "network", kind: "default, host or none", rule: mergeReplace, sets: []string{"network"}, use: forBuild,
-		ops: text(func(t *wireTarget) **string { return &t.Network })},
-	{name: "no-cache-filter", kind: "list of stages", rule: mergeAppend, sets: []string{"no-cache-filter"}, multi: true, use: forBuild,
-		ops: list(func(t *wireTarget) *[]string { return &t.NoCacheFilter })},
-	{name: "shm-size", kind: "size", rule: mergeReplace, sets: []string{"shm-size"}, use: forBuild,
-		ops: text(func(t *wireTarget) **string { return &t.ShmSize })},
-	{name: "ulimits", kind: "list of name=soft:hard", rule: mergeAppend, sets: []string{"ulimit", "ulimits"}, multi: true, use: forBuild,
-		ops: list(func(t *wireTarget) *[]string { return &t.Ulimits })},
-	{name: "resources", kind: "object", rule: mergeFields, sets: []string{"resource", "resources"}, sub: needsSubkey,
-		use: notYet, effect: "no limit is set", ops: resources()},
-	{name: "call", kind: "string", rule: mergeReplace, sets: []string{"call"},
-		use: notYet, effect: "the target is built", ops: text(func(t *wireTarget) **string { return &t.Call })},
-	{name: "entitlements", kind: "list of strings", rule: mergeAppend, sets: []string{"entitlement", "entitlements"}, multi: true,
+		ops: composite[buildflags.SSH](func(t *wireTarget) *buildflags.SSHKeys { return &t.SSH }),
+	},
+	{
+		name: "platforms", kind: "list of strings", rule: mergeReplace, sets: []string{"platform", "platforms"}, multi: true, use: forBuild,
+		ops: replaced(platformsOf, list(platformsOf)),
+	},
+	{
+		name: "output", kind: "list of outputs", rule: mergeReplace, sets: []string{"output"}, multi: true, use: forBuild,
+		ops: replaced(outputsOf, composite[buildflags.ExportEntry](outputsOf)),
+	},
+	{
+		name: "pull", kind: "bool, or missing, newer, always, never", rule: mergeReplace, sets: []string{"pull"}, use: forBuild,
+		ops: value(func(t *wireTarget) **wirePull { return &t.Pull }, parsePull),
+	},
+	{
+		name: "no-cache", kind: "bool", rule: mergeReplace, sets: []string{"no-cache"}, use: forBuild,
+		ops: value(func(t *wireTarget) **bool { return &t.NoCache }, parseBool),
+	},
+	{
+		name: "network", kind: "default, host or none", rule: mergeReplace, sets: []string{"network"}, use: forBuild,
+		ops: text(func(t *wireTarget) **string { return &t.Network }),
+	},
+	{
+		name: "no-cache-filter", kind: "list of stages", rule: mergeAppend, sets: []string{"no-cache-filter"}, multi: true, use: forBuild,
+		ops: list(func(t *wireTarget) *[]string { return &t.NoCacheFilter }),
+	},
+	{
+		name: "shm-size", kind: "size", rule: mergeReplace, sets: []string{"shm-size"}, use: forBuild,
+		ops: text(func(t *wireTarget) **string { return &t.ShmSize }),
+	},
+	{
+		name: "ulimits", kind: "list of name=soft:hard", rule: mergeAppend, sets: []string{"ulimit", "ulimits"}, multi: true, use: forBuild,
+		ops: list(func(t *wireTarget) *[]string { return &t.Ulimits }),
+	},
+	{
+		name: "resources", kind: "object", rule: mergeFields, sets: []string{"resource", "resources"}, sub: needsSubkey,
+		use: notYet, effect: "no limit is set", ops: resources(),
+	},
+	{
+		name: "call", kind: "string", rule: mergeReplace, sets: []string{"call"},
+		use: notYet, effect: "the target is built", ops: text(func(t *wireTarget) **string { return &t.Call }),
+	},
+	{
+		name: "entitlements", kind: "list of strings", rule: mergeAppend, sets: []string{"entitlement", "entitlements"}, multi: true,
 		use: notYet, effect: "no step gets more rights",
-		ops: always(list(func(t *wireTarget) *[]string { return &t.Entitlements }))},
-	{name: "extra-hosts", kind: "map of addresses", rule: mergeKeys, sets: []string{"extra-host", "extra-hosts"}, sub: needsSubkey, use: forBuild,
-		ops: table(func(t *wireTarget) *map[string]*string { return &t.ExtraHosts })},
-	{name: "policy", kind: "list of policies", rule: mergeAppend, sets: []string{"policy"}, multi: true,
-		use: notYet, effect: "no policy is enforced", ops: policies()},
+		ops: always(list(func(t *wireTarget) *[]string { return &t.Entitlements })),
+	},
+	{
+		name: "extra-hosts", kind: "map of addresses", rule: mergeKeys, sets: []string{"extra-host", "extra-hosts"}, sub: needsSubkey, use: forBuild,
+		ops: table(func(t *wireTarget) *map[string]*string { return &t.ExtraHosts }),
+	},
+	{
+		name: "policy", kind: "list of policies", rule: mergeAppend, sets: []string{"policy"}, multi: true,
+		use: notYet, effect: "no policy is enforced", ops: policies(),
+	},
 
 	{name: "cache-mount", kind: "blocks with a name", rule: mergeKeys, use: forBuild, ours: true, project: true, ops: cacheMounts()},
-	{name: "retries", kind: "number", rule: mergeReplace, sets: []string{"retries"}, use: forBuild, ours: true, project: true,
-		ops: value(func(t *wireTarget) **int { return &t.Retries }, parseInt)},
-	{name: "retry-delay", kind: "duration", rule: mergeReplace, sets: []string{"retry-delay"}, use: forBuild, ours: true, project: true,
-		ops: text(func(t *wireTarget) **string { return &t.RetryDelay })},
-	{name: "default-registry", kind: "string", rule: mergeReplace, sets: []string{"default-registry"}, use: forBuild, ours: true, project: true,
-		ops: text(func(t *wireTarget) **string { return &t.DefaultRegistry })},
-	{name: "format", kind: "oci or docker", rule: mergeReplace, sets: []string{"format"}, use: forBuild, ours: true, project: true,
-		ops: text(func(t *wireTarget) **string { return &t.Format })},
-	{name: "squash", kind: "bool", rule: mergeReplace, sets: []string{"squash"}, use: forBuild, ours: true, project: true,
-		ops: value(func(t *wireTarget) **bool { return &t.Squash }, parseBool)},
-	{name: "depends-on", kind: "list of targets", rule: mergeAppend, sets: []string{"depends-on"}, multi: true, use: forBuild, ours: true,
-		ops: list(func(t *wireTarget) *[]string { return &t.DependsOn })},
+	{
+		name: "retries", kind: "number", rule: mergeReplace, sets: []string{"retries"}, use: forBuild, ours: true, project: true,
+		ops: value(func(t *wireTarget) **int { return &t.Retries }, parseInt),
+	},
+	{
+		name: "retry-delay", kind: "duration", rule: mergeReplace, sets: []string{"retry-delay"}, use: forBuild, ours: true, project: true,
+		ops: text(func(t *wireTarget) **string { return &t.RetryDelay }),
+	},
+	{
+		name: "default-registry", kind: "string", rule: mergeReplace, sets: []string{"default-registry"}, use: forBuild, ours: true, project: true,
+		ops: text(func(t *wireTarget) **string { return &t.DefaultRegistry }),
+	},
+	{
+		name: "format", kind: "oci or docker", rule: mergeReplace, sets: []string{"format"}, use: forBuild, ours: true, project: true,
+		ops: text(func(t *wireTarget) **string { return &t.Format }),
+	},
+	{
+		name: "squash", kind: "bool", rule: mergeReplace, sets: []string{"squash"}, use: forBuild, ours: true, project: true,
+		ops: value(func(t *wireTarget) **bool { return &t.Squash }, parseBool),
+	},
+	{
+		name: "depends-on", kind: "list of targets", rule: mergeAppend, sets: []string{"depends-on"}, multi: true, use: forBuild, ours: true,
+		ops: list(func(t *wireTarget) *[]string { return &t.DependsOn }),
+	},
 }
 
 // attributeNames are the names of the attributes for which keep is true.
@@ -167,10 +235,8 @@ func attributeNames(keep func(*attribute) bool) []string {
 	return names
 }
 
-func anyAttribute(*attribute) bool       { return true }
-func bakeAttribute(a *attribute) bool    { return !a.ours }
-func ourAttribute(a *attribute) bool     { return a.ours }
-func projectAttribute(a *attribute) bool { return a.project }
+func bakeAttribute(a *attribute) bool { return !a.ours }
+func ourAttribute(a *attribute) bool  { return a.ours }
 func attributeNamed(name string) *attribute {
 	for i := range attributes {
 		if attributes[i].name == name {
@@ -262,27 +328,27 @@ func table(field func(*wireTarget) *map[string]*string) ops {
 		merge: func(t, from *wireTarget) {
 			for key, v := range *field(from) {
 				if v != nil {
-					putKey(field(t), key, v)
+					*field(t) = withKey(*field(t), key, v)
 				}
 			}
 		},
 		set: func(t *wireTarget, o *override) error {
 			v := o.last()
-			putKey(field(t), o.sub, &v)
+			*field(t) = withKey(*field(t), o.sub, &v)
 			return nil
 		},
 		keys: func(t *wireTarget) []string { return slices.Sorted(maps.Keys(*field(t))) },
 	}
 }
 
-// putKey sets a key of a copy of the map: targets share maps.
-func putKey[V any](m *map[string]V, key string, v V) {
-	clone := maps.Clone(*m)
+// withKey is a copy of the map with one key set: targets share maps.
+func withKey[M ~map[string]V, V any](m M, key string, v V) M {
+	clone := maps.Clone(m)
 	if clone == nil {
-		clone = map[string]V{}
+		clone = M{}
 	}
 	clone[key] = v
-	*m = clone
+	return clone
 }
 
 func contexts() ops {
@@ -290,11 +356,11 @@ func contexts() ops {
 		has: func(t *wireTarget) bool { return t.Contexts != nil },
 		merge: func(t, from *wireTarget) {
 			for key, v := range from.Contexts {
-				putKey(&t.Contexts, key, v)
+				t.Contexts = withKey(t.Contexts, key, v)
 			}
 		},
 		set: func(t *wireTarget, o *override) error {
-			putKey(&t.Contexts, o.sub, o.last())
+			t.Contexts = withKey(t.Contexts, o.sub, o.last())
 			return nil
 		},
 		keys: func(t *wireTarget) []string { return slices.Sorted(maps.Keys(t.Contexts)) },
@@ -306,7 +372,7 @@ func cacheMounts() ops {
 		has: func(t *wireTarget) bool { return t.CacheMounts != nil },
 		merge: func(t, from *wireTarget) {
 			for key, v := range from.CacheMounts {
-				putKey((*map[string]*wireCacheMount)(&t.CacheMounts), key, v)
+				t.CacheMounts = withKey(t.CacheMounts, key, v)
 			}
 		},
 		keys: func(t *wireTarget) []string { return slices.Sorted(maps.Keys(t.CacheMounts)) },

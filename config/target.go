@@ -177,7 +177,7 @@ func (r *resolver) contexts(t *wireTarget, b *Target) {
 			}
 		}
 		if shown := r.shown(written, keyBase); shown != written {
-			putKey(&t.Contexts, key, shown)
+			t.Contexts = withKey(t.Contexts, key, shown)
 		}
 	}
 	clean := cleanContext(r.shown(*t.Context, base))
@@ -290,7 +290,7 @@ func (r *resolver) network(t *wireTarget) string {
 			r.errorf(at, "Invalid network", "The network is default, none or host, not %q.", network)
 		}
 	}
-	if t.ownHost && !r.networkAllowed(t) && !r.req.EvaluateOnly {
+	if t.ownHost && !r.networkAllowed() && !r.req.EvaluateOnly {
 		if network != "host" {
 			at = t.where("entitlements")
 		}
@@ -299,9 +299,9 @@ func (r *resolver) network(t *wireTarget) string {
 	return network
 }
 
-// networkAllowed reports whether the command line lets the target use the host's
-// network.
-func (r *resolver) networkAllowed(t *wireTarget) bool {
+// networkAllowed reports whether the command line lets targets use the host's
+// network. As in bake, --set of the entitlement is leave for all of them.
+func (r *resolver) networkAllowed() bool {
 	if r.allow.networkHost {
 		return true
 	}

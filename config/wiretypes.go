@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strconv"
 
@@ -54,18 +55,18 @@ func (p *wirePull) MarshalJSON() ([]byte, error) {
 }
 
 // FromCtyValue is part of hclparser's protocol.
-func (p *wirePull) FromCtyValue(in cty.Value, path cty.Path) error {
+func (p *wirePull) FromCtyValue(in cty.Value, at cty.Path) error {
 	if in.Type() == cty.Bool && in.IsKnown() && !in.IsNull() {
 		p.set = in.True()
 		return nil
 	}
 	s, err := convert.Convert(in, cty.String)
 	if err != nil || s.IsNull() || !s.IsKnown() {
-		return path.NewErrorf("a bool or one of %q is required", pullPolicies)
+		return at.NewErrorf("a bool or one of %q is required", pullPolicies)
 	}
 	parsed, err := parsePull(s.AsString())
 	if err != nil {
-		return path.NewError(err)
+		return at.NewError(err)
 	}
 	*p = *parsed
 	return nil
@@ -94,16 +95,16 @@ type wireCacheMount map[string]string
 var cacheMountAttributes = []string{"target", "id", "sharing", "uid", "gid", "mode"}
 
 // FromCtyValue is part of hclparser's protocol.
-func (m *wireCacheMounts) FromCtyValue(in cty.Value, path cty.Path) error {
+func (m *wireCacheMounts) FromCtyValue(in cty.Value, at cty.Path) error {
 	if in.IsNull() || !in.IsKnown() || !in.Type().IsObjectType() && !in.Type().IsMapType() {
-		return path.NewErrorf("cache-mount is a block with a name")
+		return at.NewErrorf("cache-mount is a block with a name")
 	}
 	*m = wireCacheMounts{}
 	mounts := in.AsValueMap()
 	for _, name := range slices.Sorted(maps.Keys(mounts)) {
 		mount, err := decodeCacheMount(name, mounts[name])
 		if err != nil {
-			return path.NewError(err)
+			return at.NewError(err)
 		}
 		(*m)[name] = mount
 	}
@@ -162,7 +163,7 @@ func (m wireCacheMounts) ToCtyValue() cty.Value {
 func (m wireCacheMount) resolve(name string) (CacheMount, error) {
 	mount := CacheMount{Name: name, Target: m["target"], ID: m["id"], Sharing: m["sharing"], Mode: 0o755}
 	var errs []error
-	if len(mount.Target) == 0 || mount.Target[0] != '/' {
+	if !path.IsAbs(mount.Target) {
 		errs = append(errs, fmt.Errorf("target has to be an absolute path in the container, not %q", mount.Target))
 	}
 	if mount.ID == "" {
@@ -175,7 +176,7 @@ func (m wireCacheMount) resolve(name string) (CacheMount, error) {
 	default:
 		errs = append(errs, fmt.Errorf(`sharing has to be "shared", "private" or "locked", not %q`, mount.Sharing))
 	}
-	number := func(key string, base int, limit int64, fallback int64) int64 {
+	number := func(key string, base int, limit, fallback int64) int64 {
 		text, ok := m[key]
 		if !ok {
 			return fallback
