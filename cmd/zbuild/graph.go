@@ -18,6 +18,7 @@ type graphCmd struct {
 	Project projectFlags `embed:""`
 
 	Format string `enum:"${graphs}" default:"tree" help:"tree, mermaid (for Markdown) or dot (for Graphviz)."`
+	Steps  bool   `help:"Show the steps of each stage, too."`
 }
 
 // Help is shown by 'zbuild graph --help'.
@@ -75,13 +76,14 @@ func (c *graphCmd) Run(a *app) error {
 }
 
 func (c *graphCmd) draw(w io.Writer, plan *planner.Plan) error {
+	view := graphview.View{Steps: c.Steps}
 	switch c.Format {
 	case "mermaid":
-		return graphview.Mermaid(w, plan)
+		return view.Mermaid(w, plan)
 	case "dot":
-		return graphview.DOT(w, plan)
+		return view.DOT(w, plan)
 	case "tree":
-		return graphview.Tree(w, plan)
+		return view.Tree(w, plan)
 	default:
 		return usage(fmt.Errorf("--format=%s does not exist", c.Format))
 	}
