@@ -119,6 +119,7 @@ func TestBelowTheLimits(t *testing.T) {
 		"matrix":    "target \"default\" {\n  matrix = { a = range(0, 30), b = range(0, 20) }\n  name = \"t-${a}-${b}\"\n}\n",
 		"chain":     chain(2_000),
 		"inherits":  inheritDiamonds(40),
+		"arguments": manyArguments(50_000),
 		"groups":    groupDiamonds(40),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -127,6 +128,16 @@ func TestBelowTheLimits(t *testing.T) {
 			}
 		})
 	}
+}
+
+func manyArguments(n int) string {
+	text := &strings.Builder{}
+	text.WriteString("target \"default\" {\n  args = {\n")
+	for i := range n {
+		fmt.Fprintf(text, "    a%d = \"v\"\n", i)
+	}
+	text.WriteString("  }\n}\n")
+	return text.String()
 }
 
 // chain is a chain of n variables.

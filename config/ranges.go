@@ -22,42 +22,53 @@ func constant(expr hcl.Expression) (string, bool) {
 	return value.AsString(), true
 }
 
-// elementRange is where an expression that is a map says what the key's value
-// is, or one that is a list of "id=..." what the id's is; else the range of the
-// whole.
-func elementRange(expr hcl.Expression, key string) hcl.Range {
+// keyOf is the key of a map's element, as far as it is constant.
+func keyOf(p hcl.KeyValuePair) (string, bool) {
+	if s, ok := constant(p.Key); ok {
+		return s, true
+	}
+	s := hcl.ExprAsKeyword(p.Key)
+	return s, s != ""
+}
+
+// elementRanges are the places in an expression that is a map where each key's
+// value is written, or in one that is a list of "id=..." or of objects with an
+// id, where each id's element is.
+func elementRanges(expr hcl.Expression) map[string]hcl.Range {
+	ranges := map[string]hcl.Range{}
 	if pairs, diags := hcl.ExprMap(expr); !diags.HasErrors() {
 		for _, p := range pairs {
-			if s, ok := constant(p.Key); ok && s == key || hcl.ExprAsKeyword(p.Key) == key {
-				return p.Value.Range()
+			if key, ok := keyOf(p); ok {
+				ranges[key] = p.Value.Range()
 			}
 		}
-		return expr.Range()
+		return ranges
 	}
 	elements, diags := hcl.ExprList(expr)
 	if diags.HasErrors() {
-		return expr.Range()
+		return ranges
 	}
 	for _, e := range elements {
-		if s, ok := constant(e); ok && slices.Contains(strings.Split(s, ","), "id="+key) {
-			return e.Range()
+		if s, ok := constant(e); ok {
+			for field := range strings.SplitSeq(s, ",") {
+				if id, ok := strings.CutPrefix(field, "id="); ok {
+					ranges[id] = e.Range()
+				}
+			}
+			continue
 		}
-		if pairs, diags := hcl.ExprMap(e); !diags.HasErrors() {
-			for _, p := range pairs {
-				name, _ := constant(p.Key)
-				if name == "" {
-					name = hcl.ExprAsKeyword(p.Key)
-				}
-				if id, ok := constant(p.Value); ok && name == "id" && id == key {
-					return e.Range()
-				}
+		pairs, _ := hcl.ExprMap(e)
+		for _, p := range pairs {
+			key, _ := keyOf(p)
+			if id, ok := constant(p.Value); ok && key == "id" {
+				ranges[id] = e.Range()
 			}
 		}
 	}
-	return expr.Range()
+	return ranges
 }
 
-// at is where the target's attribute was written, or its header.
+// where is where the target's attribute was written, or its header.
 func (t *wireTarget) where(attribute string) *hcl.Range {
 	if o, ok := t.from[attribute]; ok {
 		return &o.at

@@ -326,11 +326,7 @@ func table(field func(*wireTarget) *map[string]*string) ops {
 	return ops{
 		has: func(t *wireTarget) bool { return *field(t) != nil },
 		merge: func(t, from *wireTarget) {
-			for key, v := range *field(from) {
-				if v != nil {
-					*field(t) = withKey(*field(t), key, v)
-				}
-			}
+			*field(t) = withKeys(*field(t), *field(from), func(v *string) bool { return v != nil })
 		},
 		set: func(t *wireTarget, o *override) error {
 			v := o.last()
@@ -341,23 +337,32 @@ func table(field func(*wireTarget) *map[string]*string) ops {
 	}
 }
 
-// withKey is a copy of the map with one key set: targets share maps.
-func withKey[M ~map[string]V, V any](m M, key string, v V) M {
-	clone := maps.Clone(m)
-	if clone == nil {
-		clone = M{}
+// withKeys is a copy of the map, as targets share maps, with those keys of other
+// set whose value is to be kept. It is nil if it is empty.
+func withKeys[M ~map[string]V, V any](m, other M, keep func(V) bool) M {
+	result := make(M, len(m)+len(other))
+	maps.Copy(result, m)
+	for key, v := range other {
+		if keep(v) {
+			result[key] = v
+		}
 	}
-	clone[key] = v
-	return clone
+	if len(result) == 0 {
+		return nil
+	}
+	return result
+}
+
+// withKey is a copy of the map with one key set.
+func withKey[M ~map[string]V, V any](m M, key string, v V) M {
+	return withKeys(m, M{key: v}, func(V) bool { return true })
 }
 
 func contexts() ops {
 	return ops{
 		has: func(t *wireTarget) bool { return t.Contexts != nil },
 		merge: func(t, from *wireTarget) {
-			for key, v := range from.Contexts {
-				t.Contexts = withKey(t.Contexts, key, v)
-			}
+			t.Contexts = withKeys(t.Contexts, from.Contexts, func(string) bool { return true })
 		},
 		set: func(t *wireTarget, o *override) error {
 			t.Contexts = withKey(t.Contexts, o.sub, o.last())
@@ -371,9 +376,7 @@ func cacheMounts() ops {
 	return ops{
 		has: func(t *wireTarget) bool { return t.CacheMounts != nil },
 		merge: func(t, from *wireTarget) {
-			for key, v := range from.CacheMounts {
-				t.CacheMounts = withKey(t.CacheMounts, key, v)
-			}
+			t.CacheMounts = withKeys(t.CacheMounts, from.CacheMounts, func(*wireCacheMount) bool { return true })
 		},
 		keys: func(t *wireTarget) []string { return slices.Sorted(maps.Keys(t.CacheMounts)) },
 	}

@@ -253,9 +253,12 @@ func (t *wireTarget) SetBlockSource(block *hcl.Block) {
 		if a.keys == nil {
 			continue
 		}
+		elements := elementRanges(attr.Expr)
 		for _, key := range a.keys(t) {
 			o := o
-			o.at = elementRange(attr.Expr, key)
+			if at, ok := elements[key]; ok {
+				o.at = at
+			}
 			t.from[a.name+"."+key] = o
 		}
 	}
