@@ -21,7 +21,7 @@ import (
 type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
-	dir            string // working directory
+	dir            string       // working directory
 	style          render.Style // of stderr
 	outStyle       render.Style // of stdout
 	logs           *logs
