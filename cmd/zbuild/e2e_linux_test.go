@@ -32,11 +32,10 @@ const (
 )
 
 // e2eSetup gives a script a containers-storage of its own, which zbuild and
-// Debian's buildah, podman and skopeo find by the same configuration file, and
-// the variables
+// Debian's buildah, podman and skopeo find by the same configuration, and the
+// variables
 //
 //	REPO    the repository
-//	STORE   the store's directory
 //	USERNS  a command that enters the user namespace of an ordinary user's store,
 //	        empty for root
 //	GOROOT  the host's Go
@@ -45,46 +44,59 @@ func e2eSetup(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	store := filepath.Join(env.WorkDir, ".store")
+	goroot, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		return fmt.Errorf("go env GOROOT: %w", err)
+	}
 	home := filepath.Join(env.WorkDir, ".home")
-	for _, dir := range []string{store, home} {
-		if err := os.Mkdir(dir, 0o700); err != nil {
+	run := filepath.Join(env.WorkDir, ".run")
+	// Where it would be anyway: for an ordinary user Debian's buildah does not
+	// listen to what the configuration says about it.
+	store := filepath.Join(home, ".local", "share", "containers", "storage")
+	for _, dir := range []string{store, run} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
 	}
 	// Without skip_mount_home root's store is a mount that nobody unmounts.
-	conf := filepath.Join(store, "storage.conf")
+	conf := filepath.Join(home, "storage.conf")
 	text := fmt.Sprintf("[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n\n[storage.options.overlay]\nskip_mount_home = \"true\"\n",
-		filepath.Join(store, "graph"), filepath.Join(store, "run"))
+		store, filepath.Join(run, "containers"))
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		return err
-	}
-	goroot, err := exec.Command("go", "env", "GOROOT").Output()
-	if err != nil {
-		return fmt.Errorf("go env GOROOT: %w", err)
 	}
 	userns := ""
 	if os.Geteuid() != 0 {
 		userns = "buildah unshare"
 	}
 	env.Setenv("REPO", repo)
-	env.Setenv("STORE", store)
 	env.Setenv("HOME", home)
+	env.Setenv("XDG_RUNTIME_DIR", run)
 	env.Setenv("USERNS", userns)
 	env.Setenv("GOROOT", strings.TrimSpace(string(goroot)))
 	env.Setenv("CONTAINERS_STORAGE_CONF", conf)
-	env.Defer(func() {
-		// Files of subordinate IDs cannot be removed from outside.
-		rm := exec.Command("rm", "-rf", store)
-		if userns != "" {
-			rm = exec.Command("buildah", "unshare", "rm", "-rf", store)
-		}
-		rm.Env = env.Vars
-		if out, err := rm.CombinedOutput(); err != nil {
-			env.T().Fatal(fmt.Sprintf("removing the store: %v\n%s", err, out))
-		}
-	})
+	env.Defer(func() { e2eCleanUp(env, filepath.Dir(store)) })
 	return nil
+}
+
+// e2eCleanUp removes a script's store.
+func e2eCleanUp(env *testscript.Env, store string) {
+	commands := [][]string{{"rm", "-rf", store}}
+	if env.Getenv("USERNS") != "" {
+		commands = [][]string{
+			// Podman leaves a process that keeps an ordinary user's namespace.
+			{"podman", "system", "migrate"},
+			// Files of subordinate IDs cannot be removed from outside.
+			{"buildah", "unshare", "rm", "-rf", store},
+		}
+	}
+	for _, command := range commands {
+		cmd := exec.Command(command[0], command[1:]...)
+		cmd.Env = env.Vars
+		if out, err := cmd.CombinedOutput(); err != nil {
+			env.T().Fatal(fmt.Sprintf("%s: %v\n%s", strings.Join(command, " "), err, out))
+		}
+	}
 }
 
 // e2eCommands are the script commands of the end-to-end tests.
@@ -221,7 +233,7 @@ func cmdStoreClean(ts *testscript.TestScript, neg bool, args []string) {
 
 func scriptEnv(ts *testscript.TestScript) []string {
 	var env []string
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "CONTAINERS_STORAGE_CONF"} {
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "XDG_RUNTIME_DIR", "CONTAINERS_STORAGE_CONF"} {
 		env = append(env, name+"="+ts.Getenv(name))
 	}
 	return env
