@@ -75,8 +75,9 @@ func (x *execJob) fillCache(ctx context.Context, dir string, m *pb.Mount, from r
 			return "", err
 		}
 		defer v.close()
-		opt := func(ci *fscopy.CopyInfo) { ci.CopyDirContents = true }
-		if err := fscopy.Copy(ctx, v.root, filepath.Join("/", m.Selector), tmp, "/data", opt); err != nil {
+		// The directory itself is copied, for its owner and mode are what the mount
+		// asks for, and not only what is in it.
+		if err := fscopy.Copy(ctx, v.root, filepath.Join("/", m.Selector), tmp, "/data"); err != nil {
 			return "", hideRoots(err, v.root, tmp)
 		}
 	} else if err := os.Mkdir(fresh, 0o755); err != nil {

@@ -126,7 +126,19 @@ func imageConfig(spec runner.ImageSpec, layers []imageLayer) ([]byte, time.Time,
 			break
 		}
 	}
-	raw, err := json.Marshal(img)
+	var raw []byte
+	var err error
+	if spec.Format == planner.FormatDocker {
+		// An image's ID is the digest of its configuration, and an ID has one
+		// manifest that counts. Without a difference here, of two images that differ
+		// only in their format the one that is made last would decide for both.
+		raw, err = json.Marshal(struct {
+			dockerspec.DockerOCIImage
+			DockerVersion string `json:"docker_version"`
+		}{img, "zbuild"})
+	} else {
+		raw, err = json.Marshal(img)
+	}
 	var created time.Time
 	if img.Created != nil {
 		created = *img.Created
