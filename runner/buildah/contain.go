@@ -160,26 +160,20 @@ func exitError(err error) error {
 }
 
 // containChroot runs the process with buildah's chroot isolation, which shares
-// the machine's processes and network. It knows no way to stop what it started,
-// so that is found as the offspring of this thread.
+// the machine's processes and network, and knows no way to stop what it started.
 func (e *Engine) containChroot(ctx context.Context, x *execJob) error {
 	// The filter needs libseccomp in this process, which is not linked in.
 	x.spec.Linux.Seccomp = nil
 	x.spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.MountNamespace}, {Type: specs.UTSNamespace}}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	children := fmt.Sprintf("/proc/self/task/%d/children", unix.Gettid())
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
-		for range 500 {
-			if killOffspring(children) == 0 {
-				return
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
+		killMounted(x.bundle)
 	})
 	in := io.NopCloser(strings.NewReader(""))
+	// The death signal comes when the thread that started the process ends.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	err := chroot.RunUsingChroot(x.spec, x.bundle, "/", in, x.job.Stdout, x.job.Stderr, false)
 	if !stop() {
 		<-stopped
@@ -192,24 +186,35 @@ func (e *Engine) containChroot(ctx context.Context, x *execJob) error {
 	return err
 }
 
-// killOffspring kills the processes that a file of /proc lists, and all that
-// descend from them, the youngest first, and counts them.
-func killOffspring(children string) int {
-	raw, err := os.ReadFile(children)
-	if err != nil {
-		return 0
-	}
-	n := 0
-	for _, pid := range strings.Fields(string(raw)) {
-		tasks, _ := filepath.Glob("/proc/" + pid + "/task/*/children")
-		for _, t := range tasks {
-			n += killOffspring(t)
+// killMounted kills the processes that have something of a directory of ours
+// mounted, in a mount namespace of their own: those of a RUN that it is the bundle
+// of. Some may have lost their parents, so that only this tells whose they are. It
+// returns when none is left.
+func killMounted(dir string) {
+	own, _ := os.Readlink("/proc/self/ns/mnt")
+	// A mount's source is told from the root of its own file system, so the path
+	// is known by its end only.
+	needle := []byte("/zbuild/" + dir[strings.LastIndex(dir, "/zbuild/")+len("/zbuild/"):] + "/")
+	for range 500 {
+		procs, _ := filepath.Glob("/proc/[0-9]*")
+		found := false
+		for _, p := range procs {
+			if ns, err := os.Readlink(p + "/ns/mnt"); err != nil || ns == own {
+				continue
+			}
+			mounts, err := os.ReadFile(p + "/mountinfo")
+			if err != nil || !bytes.Contains(mounts, needle) {
+				continue
+			}
+			if pid, err := strconv.Atoi(filepath.Base(p)); err == nil && syscall.Kill(pid, syscall.SIGKILL) == nil {
+				found = true
+			}
 		}
-		if id, err := strconv.Atoi(pid); err == nil && syscall.Kill(id, syscall.SIGKILL) == nil {
-			n++
+		if !found {
+			return
 		}
+		time.Sleep(10 * time.Millisecond)
 	}
-	return n
 }
 
 // canRun says whether programs for a platform can be run on this machine.

@@ -218,6 +218,9 @@ func TestCancel(t *testing.T) {
 			if n := countLayers(t, e); n != layers {
 				t.Errorf("%d layers are left, there were %d", n, layers)
 			}
+			if out, err := exec.Command("pgrep", "-f", "sleep 36[0]0").Output(); err == nil {
+				t.Errorf("processes are left: %s", out)
+			}
 			if left, _ := os.ReadDir(e.proc.path(runtimeName)); len(left) > 0 {
 				t.Errorf("containers are left: %v", left)
 			}
@@ -281,12 +284,18 @@ func TestMounts(t *testing.T) {
 // whether the next one finds and clears away what it left.
 func TestSweep(t *testing.T) {
 	if dir := os.Getenv("ZBUILD_TEST_VICTIM"); dir != "" {
-		victim(t, dir)
+		victim(t, dir, os.Getenv("ZBUILD_TEST_ISOLATION"))
 		return
 	}
+	for _, isolation := range []string{"oci", "chroot"} {
+		t.Run(isolation, func(t *testing.T) { sweepAfterKill(t, isolation) })
+	}
+}
+
+func sweepAfterKill(t *testing.T, isolation string) {
 	dir := t.TempDir()
 	cmd := exec.Command("/proc/self/exe", "-test.run=^TestSweep$", "-test.v")
-	cmd.Env = append(os.Environ(), "ZBUILD_TEST_VICTIM="+dir)
+	cmd.Env = append(os.Environ(), "ZBUILD_TEST_VICTIM="+dir, "ZBUILD_TEST_ISOLATION="+isolation)
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -319,13 +328,15 @@ func TestSweep(t *testing.T) {
 	if err != nil || len(entries) != 1 {
 		t.Errorf("directories of processes: %v, %v", entries, err)
 	}
-	if out, err := exec.Command("pgrep", "-f", "sleep 98765").Output(); err == nil {
+	if out, err := exec.Command("pgrep", "-f", "sleep 9876[5]").Output(); err == nil {
 		t.Errorf("the container's process still runs: %s", out)
 	}
 }
 
-func victim(t *testing.T, dir string) {
-	e, err := Open(t.Context(), Options{Root: filepath.Join(dir, "root"), RunRoot: filepath.Join(dir, "run"), Driver: "overlay"})
+func victim(t *testing.T, dir, isolation string) {
+	e, err := Open(t.Context(), Options{
+		Root: filepath.Join(dir, "root"), RunRoot: filepath.Join(dir, "run"), Driver: "overlay", Isolation: isolation,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -142,6 +142,7 @@ func (e *Engine) sweepOne(ctx context.Context, dir string) {
 			e.log.Warn("a container of a killed build cannot be removed", "container", c.Name(), "output", strings.TrimSpace(string(out)))
 		}
 	}
+	killMounted(filepath.Join(dir, bundlesName))
 	unmountBelow(dir)
 	layers, _ := os.ReadDir(filepath.Join(dir, layersName))
 	for _, l := range layers {
