@@ -36,8 +36,8 @@ func Build(ctx context.Context, project *config.Project, opt Options) (*Plan, hc
 	}
 	for _, u := range units {
 		diags = append(diags, u.diags...)
-		if u.text != nil {
-			plan.Sources[u.name] = u.text
+		if u.src != nil {
+			plan.Sources[u.name] = u.src.data
 		}
 	}
 	if ctx.Err() != nil {
@@ -150,7 +150,7 @@ func (a *assembler) describe(s *Step, u *unit, m *mark) {
 		s.Name = m.name
 		if m.own && len(m.lines) > 0 {
 			first := slices.MinFunc(m.lines, func(a, b lineRange) int { return a.first - b.first })
-			s.Location = textRange(u.name, u.text, first.first, first.last)
+			s.Location = u.src.lines(first.first, first.last)
 		}
 	}
 	s.NoCache = s.NoCache || m.noCache

@@ -149,7 +149,9 @@ func (c *canonicalizer) input(in *pb.Input) (edge, error) {
 	return edge{v: e.v, index: int(in.Index)}, nil
 }
 
-// rewrite makes one operation canonical.
+// rewrite makes one operation canonical, if it is not already. There is no
+// mistaking one for the other: all of the frontend's own have constraints, and
+// none that is canonical has.
 func (c *canonicalizer) rewrite(id string, op *pb.Op, meta *pb.OpMetadata) (*vertex, error) {
 	if v, ok := c.known[digest.Digest(id)]; ok && c.marks[v] == nil {
 		return v, nil

@@ -76,6 +76,9 @@ func (r *run) frontend(opts map[string]string) (*conversion, error) {
 	if err := r.checkSyntax(src.Data); err != nil {
 		return nil, err
 	}
+	if n := r.instructions(); n > maxInstructions {
+		return nil, &tooLongError{n}
+	}
 	opt := dockerfile2llb.ConvertOpt{
 		Config: bc.Config, Client: bc, SourceMap: src.SourceMap, MetaResolver: g,
 		Warn: func(rule, description, url, msg string, location []parser.Range) {
@@ -103,6 +106,20 @@ func (r *run) frontend(opts map[string]string) (*conversion, error) {
 		return nil, err
 	}
 	return out, nil
+}
+
+// instructions counts those of the Dockerfile; 0 if it cannot be parsed, which
+// the frontend says better.
+func (r *run) instructions() int {
+	o := r.outline()
+	if o == nil {
+		return 0
+	}
+	n := len(o.args)
+	for _, s := range o.dockerfile.stages {
+		n += 1 + len(s.Commands)
+	}
+	return n
 }
 
 // gateway is the world of this run.
@@ -171,8 +188,8 @@ func (g *gateway) link(name, key string, to *unit) error {
 func (u *unit) readBeside(name string) ([]byte, error) {
 	if u.cfg.DockerfileInline != nil {
 		if name == u.name {
-			u.text = []byte(*u.cfg.DockerfileInline)
-			return u.text, nil
+			u.src = newSource(u.name, []byte(*u.cfg.DockerfileInline))
+			return u.src.data, nil
 		}
 		return nil, errNoFile
 	}
@@ -182,7 +199,7 @@ func (u *unit) readBeside(name string) ([]byte, error) {
 		if err != nil {
 			return nil, &dockerfileError{err}
 		}
-		u.text = data
+		u.src = newSource(u.name, data)
 		return data, nil
 	case name == u.name+".dockerignore":
 		return u.files.get(u.cfg.Dockerfile + ".dockerignore")
@@ -190,7 +207,7 @@ func (u *unit) readBeside(name string) ([]byte, error) {
 		// What is missing under its usual name may have the old one.
 		data, err := u.files.get(filepath.Join(filepath.Dir(u.cfg.Dockerfile), path.Base(name)))
 		if err == nil {
-			u.text = data
+			u.src = newSource(u.name, data)
 		}
 		return data, err
 	}

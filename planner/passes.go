@@ -71,7 +71,7 @@ func (c *canonicalizer) refuseExec(exec *pb.ExecOp, d *draft) error {
 func (c *canonicalizer) unsupported(d *draft, feature, advice string) error {
 	err := &unsupportedError{feature: feature, advice: advice}
 	if len(d.lines) > 0 {
-		err.at = textRange(c.r.u.name, c.r.u.text, d.lines[0].first, d.lines[0].last)
+		err.at = c.r.u.src.lines(d.lines[0].first, d.lines[0].last)
 	}
 	if err.at == nil {
 		err.at = c.r.u.cfg.At("dockerfile")

@@ -28,6 +28,15 @@ type dockerfileError struct{ err error }
 func (e *dockerfileError) Error() string { return e.err.Error() }
 func (e *dockerfileError) Unwrap() error { return e.err }
 
+// maxInstructions is how many instructions a Dockerfile may have. The frontend
+// needs time by the square of their number, and no image has as many layers.
+const maxInstructions = 5000
+
+// tooLongError is a Dockerfile with more instructions than that.
+type tooLongError struct{ n int }
+
+func (e *tooLongError) Error() string { return fmt.Sprintf("%d instructions are too many", e.n) }
+
 // syntaxError is a Dockerfile that asks for another frontend.
 type syntaxError struct {
 	ref string
@@ -78,6 +87,7 @@ func (r *run) reportError(err error) {
 	}
 	var (
 		noDockerfile *dockerfileError
+		tooLong      *tooLongError
 		syntax       *syntaxError
 		unsupported  *unsupportedError
 	)
@@ -86,6 +96,8 @@ func (r *run) reportError(err error) {
 	case isMissing:
 	case errors.As(err, &noDockerfile):
 		u.reportDockerfile(noDockerfile.err)
+	case errors.As(err, &tooLong):
+		u.errorf(u.cfg.At("dockerfile"), "Dockerfile too long", "%s has %d instructions; %d are the most.", u.name, tooLong.n, maxInstructions)
 	case errors.As(err, &syntax):
 		at := u.cfg.At("args")
 		if syntax.at != nil {
@@ -101,7 +113,7 @@ func (r *run) reportError(err error) {
 		u.errorf(at, upperFirst(unsupported.feature)+" is not available yet", "%s", cmp.Or(unsupported.advice, "A later release will have it."))
 	case u.cfg.Stage != "" && r.outline() != nil && r.outline().target(u.cfg) < 0:
 		u.errorf(u.cfg.At("target"), "Unknown stage", "%s has no stage %q.%s", u.name, u.cfg.Stage,
-			hint(u.cfg.Stage, "Its stages are ", r.outline().names()))
+			cmp.Or(hint(u.cfg.Stage, "Its stages are ", r.outline().names()), " None of its stages has a name."))
 	default:
 		u.reportFrontend(err)
 	}
@@ -221,34 +233,7 @@ func (u *unit) locationRange(location []parser.Range) *hcl.Range {
 		}
 		last = max(last, l.Start.Line, l.End.Line)
 	}
-	return textRange(u.name, u.text, first, last)
-}
-
-// textRange is the range of whole lines of a text. Lines count from 1, and are
-// moved into the text; nil if first is none.
-func textRange(name string, text []byte, first, last int) *hcl.Range {
-	if first <= 0 {
-		return nil
-	}
-	var starts []int
-	for i := 0; i <= len(text); i++ {
-		if i == 0 || text[i-1] == '\n' {
-			starts = append(starts, i)
-		}
-	}
-	first = min(first, len(starts))
-	last = max(first, min(last, len(starts)))
-	start, end := starts[first-1], len(text)
-	if last < len(starts) {
-		end = starts[last] - 1
-	}
-	lastStart := starts[last-1]
-	line := strings.TrimRight(string(text[lastStart:end]), "\r")
-	return &hcl.Range{
-		Filename: name,
-		Start:    hcl.Pos{Line: first, Column: 1, Byte: start},
-		End:      hcl.Pos{Line: last, Column: utf8.RuneCountInString(line) + 1, Byte: lastStart + len(line)},
-	}
+	return u.src.lines(first, last)
 }
 
 // reason is an error without the path that the message around it names.

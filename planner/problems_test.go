@@ -55,6 +55,15 @@ func TestProblems(t *testing.T) {
 		change:     func(t *config.Target) { t.Stage = "production" },
 		want:       "zbuild.hcl:14:1-14:2 error: Unknown stage: Dockerfile has no stage \"production\". Its stages are build, test.\n",
 	}, {
+		name:       "unknown stage, none named",
+		dockerfile: simple,
+		change:     func(t *config.Target) { t.Stage = "production" },
+		want:       "zbuild.hcl:14:1-14:2 error: Unknown stage: Dockerfile has no stage \"production\". None of its stages has a name.\n",
+	}, {
+		name:       "too long",
+		dockerfile: "FROM alpine:3\n" + strings.Repeat("RUN true\n", 6000),
+		want:       "zbuild.hcl:13:1-13:2 error: Dockerfile too long: Dockerfile has 6001 instructions; 5000 are the most.\n",
+	}, {
 		name:       "stage cycle",
 		dockerfile: "FROM alpine:3 AS a\nCOPY --from=b / /\nFROM alpine:3 AS b\nCOPY --from=a / /\n",
 		want:       "Dockerfile:2:1-2:18 error: Invalid Dockerfile: circular dependency detected on stage: a.\n",

@@ -57,8 +57,8 @@ type unit struct {
 	after []*unit // all targets that must have been planned before, by name
 	done  chan struct{}
 
-	name string // what locations call the Dockerfile
-	text []byte // of the Dockerfile
+	name string  // what locations call the Dockerfile
+	src  *source // the Dockerfile; nil until it has been read
 	// runs has one element per platform.
 	runs   []*run
 	failed bool
@@ -208,7 +208,10 @@ func (u *unit) newRuns() []*run {
 // outline is the outline of the run's Dockerfile, or nil.
 func (r *run) outline() *outline {
 	r.outlineOnce.Do(func() {
-		if d, err := r.u.dockerfile(r.u.name, r.u.text); err == nil {
+		if r.u.src == nil {
+			return
+		}
+		if d, err := r.u.dockerfile(r.u.name, r.u.src.data); err == nil {
 			r.shape = d.outline(r.u.cfg, r.u.opt.Platform, r.platform)
 		}
 	})
