@@ -8,8 +8,10 @@
 package source
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"strings"
@@ -93,6 +95,22 @@ func (t Tree) Resolve(sel Selection) ([]string, error) {
 		return nil, &NotFoundError{Path: p, Ignored: hidden}
 	}
 	return kept, nil
+}
+
+// Require makes sure that a path is there and not ignored; if not, the error is a
+// *NotFoundError.
+func (t Tree) Require(p string) error {
+	if _, err := t.Resolve(Selection{Path: p}); err != nil {
+		return err
+	}
+	real, err := t.real(clean(p), false)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Lstat(real); errors.Is(err, fs.ErrNotExist) {
+		return &NotFoundError{Path: clean(p)}
+	}
+	return nil
 }
 
 // hidden names the pattern that leaves a path out, or "" if it stays. A

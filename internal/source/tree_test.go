@@ -124,6 +124,11 @@ func TestResolve(t *testing.T) {
 			t.Errorf("%v: error %v", tt.sel, err)
 		}
 	}
+	for p, there := range map[string]bool{"/a/x.go": true, "kept": true, "/no": false, "/secret": false} {
+		if err := tree.Require(p); (err == nil) != there {
+			t.Errorf("Require(%s): %v", p, err)
+		}
+	}
 	var none *NotFoundError
 	if _, err := tree.Resolve(Selection{Path: "/secret/key"}); !errors.As(err, &none) || none.Ignored != "secret" {
 		t.Errorf("the pattern is not named: %v", err)

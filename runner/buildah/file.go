@@ -212,6 +212,11 @@ func (f *fileJob) copy(root string, a *pb.FileActionCopy, from int) error {
 		}
 		return err
 	}
+	for _, p := range a.RequiredPaths {
+		if err := tree.Require(p); err != nil {
+			return err
+		}
+	}
 	for _, m := range matches {
 		if a.AttemptUnpackDockerCompatibility {
 			unpacked, err := unpack(tree.Dir, m, root, dest, asked)
