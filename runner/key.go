@@ -106,7 +106,7 @@ func (k *keyer) fileParts(ctx context.Context, step *planner.Step) ([]Part, erro
 	for _, s := range selections(step) {
 		d, err := k.hash(ctx, s)
 		var none *source.NotFoundError
-		if errors.As(err, &none) && s.optional {
+		if errors.As(err, &none) && none.Pattern && s.optional {
 			d, err = digest.FromString("nothing"), nil
 		}
 		if err != nil {

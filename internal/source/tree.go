@@ -46,11 +46,16 @@ type NotFoundError struct {
 	Path string // from the root of the tree
 	// Ignored is the ignore file's pattern that hides it, if one does.
 	Ignored string
+	// Pattern says that Path is a pattern, which nothing matches.
+	Pattern bool
 }
 
 func (e *NotFoundError) Error() string {
 	if e.Ignored != "" {
 		return fmt.Sprintf("%q not found: the ignore file's pattern %q leaves it out", e.Path, e.Ignored)
+	}
+	if e.Pattern {
+		return fmt.Sprintf("nothing in the build context matches %q", e.Path)
 	}
 	return fmt.Sprintf("%q not found in the build context", e.Path)
 }
@@ -86,13 +91,17 @@ func (t Tree) Resolve(sel Selection) ([]string, error) {
 			hidden = by
 			continue
 		}
-		if _, err := t.real(m, sel.FollowLinks); err != nil {
+		real, err := t.real(m, sel.FollowLinks)
+		if err != nil {
 			return nil, err
+		}
+		if _, err := os.Lstat(real); errors.Is(err, fs.ErrNotExist) {
+			continue
 		}
 		kept = append(kept, m)
 	}
 	if len(kept) == 0 {
-		return nil, &NotFoundError{Path: p, Ignored: hidden}
+		return nil, &NotFoundError{Path: p, Ignored: hidden, Pattern: sel.Wildcard && strings.ContainsAny(p, "*?[")}
 	}
 	return kept, nil
 }
@@ -100,17 +109,8 @@ func (t Tree) Resolve(sel Selection) ([]string, error) {
 // Require makes sure that a path is there and not ignored; if not, the error is a
 // *NotFoundError.
 func (t Tree) Require(p string) error {
-	if _, err := t.Resolve(Selection{Path: p}); err != nil {
-		return err
-	}
-	real, err := t.real(clean(p), false)
-	if err != nil {
-		return err
-	}
-	if _, err := os.Lstat(real); errors.Is(err, fs.ErrNotExist) {
-		return &NotFoundError{Path: clean(p)}
-	}
-	return nil
+	_, err := t.Resolve(Selection{Path: p})
+	return err
 }
 
 // hidden names the pattern that leaves a path out, or "" if it stays. A

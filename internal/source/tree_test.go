@@ -115,6 +115,8 @@ func TestResolve(t *testing.T) {
 		{Selection{Path: "/kept"}, []string{"/kept"}},
 		{Selection{Path: "s*", Wildcard: true}, nil},
 		{Selection{Path: "/secret/key"}, nil},
+		{Selection{Path: "/missing"}, nil},
+		{Selection{Path: "/missing", Wildcard: true}, nil},
 	} {
 		got, err := tree.Resolve(tt.sel)
 		if !slices.Equal(got, tt.want) {
@@ -132,6 +134,12 @@ func TestResolve(t *testing.T) {
 	var none *NotFoundError
 	if _, err := tree.Resolve(Selection{Path: "/secret/key"}); !errors.As(err, &none) || none.Ignored != "secret" {
 		t.Errorf("the pattern is not named: %v", err)
+	}
+	if _, err := tree.Resolve(Selection{Path: "/missing", Wildcard: true}); !errors.As(err, &none) || none.Pattern {
+		t.Errorf("a plain name passes for a pattern that matches nothing: %v", err)
+	}
+	if _, err := tree.Resolve(Selection{Path: "/missing*", Wildcard: true}); !errors.As(err, &none) || !none.Pattern {
+		t.Errorf("a pattern that matches nothing: %v", err)
 	}
 }
 

@@ -207,7 +207,7 @@ func (f *fileJob) copy(root string, a *pb.FileActionCopy, from int) error {
 	matches, err := tree.Resolve(source.Selection{Path: a.Src, Wildcard: a.AllowWildcard, FollowLinks: a.FollowSymlink})
 	if err != nil {
 		var none *source.NotFoundError
-		if errors.As(err, &none) && a.AllowWildcard && a.AllowEmptyWildcard {
+		if errors.As(err, &none) && none.Pattern && a.AllowEmptyWildcard {
 			return nil
 		}
 		return err
