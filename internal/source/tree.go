@@ -48,16 +48,22 @@ type NotFoundError struct {
 	Ignored string
 	// Pattern says that Path is a pattern, which nothing matches.
 	Pattern bool
+	// In says what was looked through; empty means the build context.
+	In string
 }
 
 func (e *NotFoundError) Error() string {
 	if e.Ignored != "" {
 		return fmt.Sprintf("%q not found: the ignore file's pattern %q leaves it out", e.Path, e.Ignored)
 	}
-	if e.Pattern {
-		return fmt.Sprintf("nothing in the build context matches %q", e.Path)
+	in := e.In
+	if in == "" {
+		in = "the build context"
 	}
-	return fmt.Sprintf("%q not found in the build context", e.Path)
+	if e.Pattern {
+		return fmt.Sprintf("nothing in %s matches %q", in, e.Path)
+	}
+	return fmt.Sprintf("%q not found in %s", e.Path, in)
 }
 
 // Is makes errors.Is(err, fs.ErrNotExist) hold.

@@ -183,13 +183,19 @@ func (f *fileJob) open(i int) (source.Tree, func(), error) {
 	return source.Tree{Dir: v.root}, v.close, nil
 }
 
-func (f *fileJob) copy(root string, a *pb.FileActionCopy, from int) error {
+func (f *fileJob) copy(root string, a *pb.FileActionCopy, from int) (err error) {
 	tree, done, err := f.open(from)
 	if err != nil {
 		return err
 	}
 	defer done()
 	local := f.refs[from].input.Local != nil
+	defer func() {
+		var none *source.NotFoundError
+		if errors.As(err, &none) && !local {
+			none.In = "the stage or image that it is copied from"
+		}
+	}()
 	asked, err := f.owner(a.Owner, root)
 	if err != nil {
 		return err
