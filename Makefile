@@ -21,7 +21,7 @@ FUZZTIME    ?= 30s
 
 .PHONY: build
 build: deps ## Build bin/zbuild (the default)
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/zbuild ./cmd/zbuild
+	go build -ldflags '$(LDFLAGS)' -o bin/zbuild ./cmd/zbuild
 
 .PHONY: deps
 deps: ## Install what building zbuild needs and is missing
@@ -44,8 +44,11 @@ test: test-deps vet ## Run all tests, end-to-end builds included
 	go test -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./...
 
 .PHONY: vet
-vet: ## Run go vet; compile for macOS and Windows too: only the engine is Linux-only
+vet: ## Run go vet
 	go vet ./...
+
+.PHONY: cross
+cross: ## Compile for macOS and Windows too: only the engine is Linux-only
 	GOOS=darwin CGO_ENABLED=0 go vet ./...
 	GOOS=windows CGO_ENABLED=0 go build ./...
 
