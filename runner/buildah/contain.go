@@ -165,16 +165,17 @@ func (e *Engine) containChroot(ctx context.Context, x *execJob) error {
 	// The filter needs libseccomp in this process, which is not linked in.
 	x.spec.Linux.Seccomp = nil
 	x.spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.MountNamespace}, {Type: specs.UTSNamespace}}
-	stopped := make(chan struct{})
+	ended, stopped := make(chan struct{}), make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
-		killMounted(x.bundle)
+		killMounted(x.bundle, ended)
 	})
 	in := io.NopCloser(strings.NewReader(""))
 	// The death signal comes when the thread that started the process ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	err := chroot.RunUsingChroot(x.spec, x.bundle, "/", in, x.job.Stdout, x.job.Stderr, false)
+	close(ended)
 	if !stop() {
 		<-stopped
 		return context.Cause(ctx)
@@ -189,13 +190,20 @@ func (e *Engine) containChroot(ctx context.Context, x *execJob) error {
 // killMounted kills the processes that have something of a directory of ours
 // mounted, in a mount namespace of their own: those of a RUN that it is the bundle
 // of. Some may have lost their parents, so that only this tells whose they are. It
-// returns when none is left.
-func killMounted(dir string) {
+// returns when ended is closed, for until then there may be more that have not come
+// to mounting anything, and none is left.
+func killMounted(dir string, ended <-chan struct{}) {
 	own, _ := os.Readlink("/proc/self/ns/mnt")
 	// A mount's source is told from the root of its own file system, so the path
 	// is known by its end only.
 	needle := []byte("/zbuild/" + dir[strings.LastIndex(dir, "/zbuild/")+len("/zbuild/"):] + "/")
-	for range 500 {
+	for {
+		last := false
+		select {
+		case <-ended:
+			last = true
+		default:
+		}
 		procs, _ := filepath.Glob("/proc/[0-9]*")
 		found := false
 		for _, p := range procs {
@@ -207,10 +215,10 @@ func killMounted(dir string) {
 				continue
 			}
 			if pid, err := strconv.Atoi(filepath.Base(p)); err == nil && syscall.Kill(pid, syscall.SIGKILL) == nil {
-				found = true
+				found = true // as long as anybody has not reaped it
 			}
 		}
-		if !found {
+		if last && !found {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)

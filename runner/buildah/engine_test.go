@@ -191,6 +191,30 @@ func TestRunFails(t *testing.T) {
 	}
 }
 
+// TestCancelEarly stops a RUN before its process has come to anything.
+func TestCancelEarly(t *testing.T) {
+	for _, isolation := range []string{"", "chroot"} {
+		t.Run("isolation="+isolation, func(t *testing.T) {
+			e := open(t, Options{Isolation: isolation})
+			base := tinyRoot(t, e)
+			for i := range 15 {
+				ctx, cancel := context.WithCancel(t.Context())
+				timer := time.AfterFunc(time.Duration(i)*4*time.Millisecond, cancel)
+				var out bytes.Buffer
+				_, err := e.Do(ctx, job(execOp(nil, "sleep", "3700"), &out, runner.Input{Snapshot: base}))
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("after %d ms: %v", 4*i, err)
+				}
+				timer.Stop()
+				cancel()
+			}
+			if out, err := exec.Command("pgrep", "-f", "sleep 37[0]0").Output(); err == nil {
+				t.Errorf("processes are left: %s", out)
+			}
+		})
+	}
+}
+
 func TestCancel(t *testing.T) {
 	for _, isolation := range []string{"", "chroot"} {
 		t.Run("isolation="+isolation, func(t *testing.T) {

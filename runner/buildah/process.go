@@ -142,7 +142,9 @@ func (e *Engine) sweepOne(ctx context.Context, dir string) {
 			e.log.Warn("a container of a killed build cannot be removed", "container", c.Name(), "output", strings.TrimSpace(string(out)))
 		}
 	}
-	killMounted(filepath.Join(dir, bundlesName))
+	over := make(chan struct{})
+	close(over)
+	killMounted(filepath.Join(dir, bundlesName), over)
 	unmountBelow(dir)
 	layers, _ := os.ReadDir(filepath.Join(dir, layersName))
 	for _, l := range layers {
