@@ -75,6 +75,10 @@ type Engine interface {
 	// Do runs one step over its inputs and returns a snapshot per output of the
 	// step. A process that ends with a status other than zero is an *ExitError.
 	Do(ctx context.Context, job Job) ([]Snapshot, error)
+	// Use says that snapshots may be in use from now on: until done is called no
+	// prune begins, in this process or another. If one is at work Use waits for its
+	// end. Any number may use snapshots at the same time.
+	Use(ctx context.Context) (done func(), err error)
 	// Has reports whether a snapshot of an earlier run is still whole.
 	Has(ctx context.Context, s Snapshot) bool
 	// Discard gives up snapshots that nothing refers to any more.

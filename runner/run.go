@@ -99,6 +99,12 @@ func (r *run) run(ctx context.Context, result *Result) error {
 		r.order = append(r.order, n)
 	}
 	r.makeKeys(ctx)
+	// What is found from here on must still be there when it is needed.
+	done, err := r.opt.Engine.Use(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	exports := r.exports()
 	r.demand(ctx, exports)
 	if r.failedKeys() && !r.opt.KeepGoing && ctx.Err() == nil {

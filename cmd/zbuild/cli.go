@@ -22,6 +22,7 @@ Examples:
   zbuild bake --print api       what a target comes to, as JSON
   zbuild --set '*.args.V=2'     override an attribute of every target
   zbuild graph                  the stages, and who shares them
+  zbuild cache du               what builds have kept
   zbuild doctor                 can this machine build, and how
 
 Exit codes:
@@ -39,6 +40,7 @@ type cli struct {
 
 	Bake    bakeCmd    `cmd:"" default:"withargs" help:"Build targets. This is what zbuild does without a command."`
 	Graph   graphCmd   `cmd:"" help:"Show the graph of stages."`
+	Cache   cacheCmd   `cmd:"" help:"Show what builds have kept, and remove it."`
 	Doctor  doctorCmd  `cmd:"" help:"Say whether this machine can build, and how."`
 	Version versionCmd `cmd:"" help:"Show the versions of zbuild and of the libraries in it."`
 }

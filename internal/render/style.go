@@ -47,6 +47,9 @@ func (s Style) path(name string) string {
 	return rel
 }
 
+// Line makes one line of text that somebody else wrote, safe to show.
+func Line(text string) string { return foreign(strings.Join(strings.Fields(text), " ")) }
+
 // maxColumns is where a line of somebody else's text is cut.
 const maxColumns = 400
 

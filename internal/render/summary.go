@@ -40,9 +40,9 @@ func row(t runner.TargetResult) []string {
 	case t.Image == nil:
 		return []string{t.Name, "no image"}
 	case t.Image.Index:
-		return []string{t.Name, shortID(t.Image.ID), count(len(t.Platforms), "platform"), units.HumanSize(float64(t.Image.Size))}
+		return []string{t.Name, shortID(t.Image.ID), Count(len(t.Platforms), "platform"), units.HumanSize(float64(t.Image.Size))}
 	default:
-		return []string{t.Name, shortID(t.Image.ID), count(t.Image.Layers, "layer"), units.HumanSize(float64(t.Image.Size))}
+		return []string{t.Name, shortID(t.Image.ID), Count(t.Image.Layers, "layer"), units.HumanSize(float64(t.Image.Size))}
 	}
 }
 
@@ -94,14 +94,15 @@ func writeNames(b *bytes.Buffer, t runner.TargetResult, style Style) {
 }
 
 func totals(r *runner.Result, style Style) string {
-	line := fmt.Sprintf("Built %s in %s", count(len(r.Targets), "target"), Duration(r.Duration))
+	line := fmt.Sprintf("Built %s in %s", Count(len(r.Targets), "target"), Duration(r.Duration))
 	if all := r.Ran + r.Cached; all > 0 {
-		line += fmt.Sprintf("; %d of %s cached", r.Cached, count(all, "step"))
+		line += fmt.Sprintf("; %d of %s cached", r.Cached, Count(all, "step"))
 	}
 	return style.paint(green, line+".")
 }
 
-func count(n int, what string) string {
+// Count is a number of things, as a person says it; what is the singular.
+func Count(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}

@@ -106,7 +106,7 @@ func (e *Engine) noteDigest(below, s runner.Snapshot, l imageLayer) {
 }
 
 func (e *Engine) digestFile(below, s runner.Snapshot) string {
-	return filepath.Join(e.StateDir(), "layers", string(s), "on-"+string(below)+".json")
+	return filepath.Join(e.StateDir(), notesName, string(s), "on-"+string(below)+".json")
 }
 
 // diff opens the tar of what lies between two snapshots. The store's own Diff

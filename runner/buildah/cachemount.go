@@ -39,7 +39,7 @@ func (x *execJob) cacheMount(ctx context.Context, m *pb.Mount) (string, error) {
 	}
 	name := hex.EncodeToString(sum.Sum(nil))[:32]
 	for n := 0; ; n++ {
-		dir := filepath.Join(x.e.StateDir(), "cache-mounts", name)
+		dir := filepath.Join(x.e.StateDir(), cachesName, name)
 		if n > 0 {
 			dir = fmt.Sprintf("%s-%d", dir, n)
 		}
@@ -51,6 +51,7 @@ func (x *execJob) cacheMount(ctx context.Context, m *pb.Mount) (string, error) {
 			return "", err
 		}
 		x.undo = append(x.undo, unlock)
+		touch(filepath.Join(dir, lockName))
 		return x.fillCache(ctx, dir, m, from)
 	}
 }
@@ -59,7 +60,7 @@ func (x *execJob) cacheMount(ctx context.Context, m *pb.Mount) (string, error) {
 func (x *execJob) fillCache(ctx context.Context, dir string, m *pb.Mount, from runner.Input) (string, error) {
 	x.e.locks.make.Lock()
 	defer x.e.locks.make.Unlock()
-	data := filepath.Join(dir, "data")
+	data := filepath.Join(dir, cacheDataName)
 	if _, err := os.Lstat(data); err == nil {
 		return data, nil
 	}
@@ -81,6 +82,10 @@ func (x *execJob) fillCache(ctx context.Context, dir string, m *pb.Mount, from r
 			return "", hideRoots(err, v.root, tmp)
 		}
 	} else if err := os.Mkdir(fresh, 0o755); err != nil {
+		return "", err
+	}
+	// For people, who cannot tell caches by their directories' names.
+	if err := os.WriteFile(filepath.Join(dir, cacheIDName), []byte(m.CacheOpt.ID), 0o600); err != nil {
 		return "", err
 	}
 	if err := os.Rename(fresh, data); err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOTEMPTY) {

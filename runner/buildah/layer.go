@@ -41,7 +41,8 @@ func (e *Engine) newLayer(parent runner.Snapshot) (*stepLayer, error) {
 	if err := e.proc.begin(l.id); err != nil {
 		return nil, err
 	}
-	if _, err := e.store.CreateLayer(l.id, string(parent), nil, "", true, nil); err != nil {
+	opt := &storage.LayerOptions{Flags: map[string]any{stepFlag: true}}
+	if _, err := e.store.CreateLayer(l.id, string(parent), nil, "", true, opt); err != nil {
 		e.proc.end(l.id)
 		return nil, fmt.Errorf("creating a layer: %w", err)
 	}
@@ -94,10 +95,13 @@ func (e *Engine) Has(_ context.Context, s runner.Snapshot) bool {
 }
 
 // Discard deletes the layers of snapshots, those that have others on them last.
-// A layer that something else uses stays.
+// A layer that something else uses stays, and so does one that no step has made.
 func (e *Engine) Discard(_ context.Context, snapshots ...runner.Snapshot) error {
 	var errs []error
 	for i := len(snapshots) - 1; i >= 0; i-- {
+		if l, err := e.store.Layer(string(snapshots[i])); err != nil || !isStepLayer(l) {
+			continue
+		}
 		err := e.store.DeleteLayer(string(snapshots[i]))
 		switch {
 		case err == nil,

@@ -1,0 +1,265 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/docker/go-units"
+
+	"github.com/zbuild/zbuild/internal/render"
+	"github.com/zbuild/zbuild/internal/session"
+	"github.com/zbuild/zbuild/runner"
+)
+
+// cacheCmd shows and shrinks what builds have kept.
+type cacheCmd struct {
+	Du    cacheDuCmd    `cmd:"" help:"Show what the cache keeps, how big it is and when it was used last."`
+	Prune cachePruneCmd `cmd:"" help:"Remove from the cache what is of no use, or more."`
+}
+
+// Help is shown by 'zbuild cache --help'.
+func (cacheCmd) Help() string {
+	return `What steps have left stays in the store, so that they need not run again, and so do the directories of cache mounts. Images do not need them: removing from the cache takes nothing away from an image.`
+}
+
+// cacheDuCmd shows what there is.
+type cacheDuCmd struct {
+	Format string `enum:"text,json" default:"text" help:"text or json."`
+}
+
+// cachePruneCmd removes.
+type cachePruneCmd struct {
+	All       bool  `short:"a" xor:"what,size" help:"Remove everything, cache mounts too."`
+	OlderThan age   `xor:"what" placeholder:"AGE" help:"Remove also steps and cache mounts that were not used for so long: 90m, 24h, 7d."`
+	KeepSize  *size `xor:"size" placeholder:"SIZE" help:"Remove also steps, the least recently used first, until they take no more than that: 500MB, 10GB. Cache mounts do not count."`
+	DryRun    bool  `short:"n" help:"Say what would be removed and remove nothing."`
+}
+
+// Help is shown by 'zbuild cache prune --help'.
+func (cachePruneCmd) Help() string {
+	return `Removes what is of no use to any build: results that were replaced, and entries whose results are gone. With flags it removes more. It waits for running builds, and builds that are started wait for it.
+
+Examples:
+
+  zbuild cache prune --older-than 7d --keep-size 20GB
+  zbuild cache prune --all --dry-run`
+}
+
+// age is a duration on the command line, in which days are allowed.
+type age time.Duration
+
+// UnmarshalText reads an age.
+func (a *age) UnmarshalText(text []byte) error {
+	s := string(text)
+	d, err := time.ParseDuration(s)
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		var n int
+		const most = 100 * 365
+		if n, err = strconv.Atoi(days); err == nil && n > most {
+			err = errors.New("too long")
+		}
+		d = time.Duration(n) * 24 * time.Hour
+	}
+	if err != nil || d <= 0 {
+		return fmt.Errorf("%q is no age: want a number and a unit, as in 90m, 24h or 7d", s)
+	}
+	*a = age(d)
+	return nil
+}
+
+// size is a number of bytes on the command line.
+type size int64
+
+// UnmarshalText reads a size.
+func (s *size) UnmarshalText(text []byte) error {
+	n, err := units.FromHumanSize(string(text))
+	if err != nil || n < 0 {
+		return fmt.Errorf("%q is no size: want a number and a unit, as in 500MB or 10GB", text)
+	}
+	*s = size(n)
+	return nil
+}
+
+// cacheStore opens the engine for what has to do with its cache.
+func (a *app) cacheStore(ctx context.Context) (*runner.DirCache, runner.SnapshotStore, func() error, error) {
+	engine, err := openEngine(ctx, a.engine, a.log)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, nil, nil, context.Cause(ctx)
+		}
+		return nil, nil, nil, &session.EngineError{Err: err}
+	}
+	store, ok := engine.(runner.SnapshotStore)
+	if !ok {
+		return nil, nil, nil, errors.Join(errors.New("this engine keeps no cache of its own"), engine.Close())
+	}
+	return runner.NewDirCache(filepath.Join(engine.StateDir(), "cache")), store, engine.Close, nil
+}
+
+// Run shows.
+func (c *cacheDuCmd) Run(a *app) error {
+	if err := enterNamespace(); err != nil {
+		return err
+	}
+	ctx, stop := interruptible(context.Background(), a.stderr)
+	defer stop()
+	cache, store, closeEngine, err := a.cacheStore(ctx)
+	if err != nil {
+		return err
+	}
+	inv, err := runner.TakeInventory(ctx, cache, store)
+	if err = errors.Join(err, closeEngine()); err != nil {
+		return err
+	}
+	return writeUsage(a, usageOf(inv), c.Format)
+}
+
+func writeUsage(a *app, u cacheUsage, format string) error {
+	if format == "json" {
+		enc := json.NewEncoder(a.stdout)
+		enc.SetIndent("", "  ")
+		enc.SetEscapeHTML(false)
+		return enc.Encode(u)
+	}
+	var b bytes.Buffer
+	u.table(&b, time.Now())
+	_, err := a.stdout.Write(b.Bytes())
+	return err
+}
+
+// Run removes.
+func (c *cachePruneCmd) Run(a *app) error {
+	if err := enterNamespace(); err != nil {
+		return err
+	}
+	ctx, stop := interruptible(context.Background(), a.stderr)
+	defer stop()
+	cache, store, closeEngine, err := a.cacheStore(ctx)
+	if err != nil {
+		return err
+	}
+	policy := runner.PrunePolicy{All: c.All, OlderThan: time.Duration(c.OlderThan), KeepSize: (*int64)(c.KeepSize)}
+	var done *runner.Pruning
+	verb := "Removed"
+	if c.DryRun {
+		verb = "Would remove"
+		var inv *runner.Inventory
+		if inv, err = runner.TakeInventory(ctx, cache, store); err == nil {
+			done = policy.Decide(inv, time.Now())
+		}
+	} else {
+		done, err = runner.Prune(ctx, cache, store, policy, time.Now(), func() {
+			fmt.Fprintln(a.stderr, "zbuild: waiting for a running build to end")
+		})
+	}
+	if done != nil {
+		_, werr := fmt.Fprintf(a.stdout, "%s %s of steps and %s: %s.\n", verb,
+			render.Count(len(done.Snapshots), "result"), render.Count(len(done.Mounts), "cache mount"),
+			units.HumanSize(float64(done.Size())))
+		err = errors.Join(err, werr)
+	}
+	return errors.Join(err, closeEngine())
+}
+
+// cacheUsage is what 'cache du --format json' prints. Sizes are bytes on disk.
+type cacheUsage struct {
+	Steps []stepUsage `json:"steps"`
+	// Unused are results that no step leads to: they go with the next prune.
+	Unused []stepUsage  `json:"unused"`
+	Mounts []mountUsage `json:"cacheMounts"`
+	Size   int64        `json:"size"`
+}
+
+type stepUsage struct {
+	Key  string `json:"key,omitempty"`
+	Step string `json:"step,omitempty"`
+	// Snapshots are layers in the store.
+	Snapshots []runner.Snapshot `json:"snapshots"`
+	Size      int64             `json:"size"`
+	Created   time.Time         `json:"created"`
+	LastUsed  *time.Time        `json:"lastUsed,omitempty"`
+	Gone      bool              `json:"gone,omitempty"`
+	Busy      bool              `json:"busy,omitempty"`
+}
+
+type mountUsage struct {
+	Name     string    `json:"name"`
+	ID       string    `json:"id"`
+	Size     int64     `json:"size"`
+	LastUsed time.Time `json:"lastUsed"`
+	InUse    bool      `json:"inUse,omitempty"`
+}
+
+// usageOf arranges an inventory for readers, the biggest first.
+func usageOf(inv *runner.Inventory) cacheUsage {
+	u := cacheUsage{Steps: []stepUsage{}, Unused: []stepUsage{}, Mounts: []mountUsage{}, Size: inv.Size()}
+	sizes := make(map[runner.Snapshot]int64, len(inv.Snapshots))
+	for _, s := range inv.Snapshots {
+		sizes[s.ID] = s.Size
+	}
+	named := make(map[runner.Snapshot]bool)
+	for _, e := range inv.Steps {
+		row := stepUsage{
+			Key: e.Key.String(), Step: e.Step, Snapshots: e.Snapshots, Created: e.Created, LastUsed: &e.LastUsed, Gone: e.Gone,
+		}
+		for _, s := range e.Snapshots {
+			named[s] = true
+			row.Size += sizes[s]
+		}
+		u.Steps = append(u.Steps, row)
+	}
+	for _, s := range inv.Snapshots {
+		if !named[s.ID] {
+			u.Unused = append(u.Unused, stepUsage{Snapshots: []runner.Snapshot{s.ID}, Size: s.Size, Created: s.Created, Busy: s.Busy})
+		}
+	}
+	for _, m := range inv.Mounts {
+		u.Mounts = append(u.Mounts, mountUsage{Name: m.Name, ID: strings.TrimPrefix(m.ID, "/"), Size: m.Size, LastUsed: m.LastUsed, InUse: m.InUse})
+	}
+	bigger := func(a, b stepUsage) int { return cmp.Compare(b.Size, a.Size) }
+	slices.SortStableFunc(u.Steps, bigger)
+	slices.SortStableFunc(u.Unused, bigger)
+	slices.SortStableFunc(u.Mounts, func(a, b mountUsage) int { return cmp.Compare(b.Size, a.Size) })
+	return u
+}
+
+// table is the usage for people.
+func (u cacheUsage) table(b *bytes.Buffer, now time.Time) {
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	row := func(bytes int64, used time.Time, what string) {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", units.HumanSize(float64(bytes)), units.HumanDuration(max(0, now.Sub(used)))+" ago", what)
+	}
+	if len(u.Steps)+len(u.Unused)+len(u.Mounts) > 0 {
+		fmt.Fprintln(w, "SIZE\tLAST USED\tWHAT")
+	}
+	for _, s := range u.Steps {
+		what := render.Line(s.Step)
+		if s.Gone {
+			what += " (its result is gone)"
+		}
+		row(s.Size, *s.LastUsed, what)
+	}
+	for _, s := range u.Unused {
+		what := "(a result that no step leads to)"
+		if s.Busy {
+			what = "(being made)"
+		}
+		row(s.Size, s.Created, what)
+	}
+	for _, m := range u.Mounts {
+		row(m.Size, m.LastUsed, "cache mount "+render.Line(cmp.Or(m.ID, m.Name)))
+	}
+	w.Flush() //nolint:errcheck // a buffer never fails
+	fmt.Fprintf(b, "Total: %s in %s and %s.\n", units.HumanSize(float64(u.Size)),
+		render.Count(len(u.Steps)+len(u.Unused), "result")+" of steps", render.Count(len(u.Mounts), "cache mount"))
+}

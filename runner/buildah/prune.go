@@ -1,0 +1,235 @@
+//go:build linux
+
+package buildah
+
+// The engine's part in pruning: what there is, how big it is, and that nobody is
+// working on it. What is to go is decided by the runner.
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.podman.io/storage"
+	"go.podman.io/storage/pkg/directory"
+	"golang.org/x/sys/unix"
+
+	"github.com/zbuild/zbuild/runner"
+)
+
+// stepFlag marks the layers that steps have made. Others are never removed.
+const stepFlag = "zbuild.step"
+
+const (
+	usesName      = "uses.lock" // held by builds together, by a prune alone
+	notesName     = "layers"    // what is known of layers
+	usageName     = "usage"
+	cachesName    = "cache-mounts"
+	cacheDataName = "data"
+	cacheIDName   = "id"
+)
+
+var _ runner.SnapshotStore = (*Engine)(nil)
+
+func isStepLayer(l *storage.Layer) bool {
+	mark, _ := l.Flags[stepFlag].(bool)
+	return mark
+}
+
+// Use holds off prunes.
+func (e *Engine) Use(ctx context.Context) (func(), error) {
+	release, err := e.lockUses(ctx, unix.LOCK_SH, nil)
+	if err != nil && ctx.Err() == nil {
+		// Whoever cannot write here cannot prune, either.
+		e.log.Debug("builds cannot be told of to prunes", "error", err)
+		return func() {}, nil
+	}
+	return release, err
+}
+
+// Exclusive waits for builds and holds them off.
+func (e *Engine) Exclusive(ctx context.Context, waiting func()) (func(), error) {
+	return e.lockUses(ctx, unix.LOCK_EX, waiting)
+}
+
+func (e *Engine) lockUses(ctx context.Context, how int, waiting func()) (func(), error) {
+	if err := os.MkdirAll(e.StateDir(), 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(e.StateDir(), usesName), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			f.Close()
+			return nil, err
+		}
+		if waiting != nil {
+			waiting()
+			waiting = nil
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, context.Cause(ctx)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// Snapshots lists the layers that steps have made.
+func (e *Engine) Snapshots(context.Context) ([]runner.SnapshotInfo, error) {
+	// The journals first: a layer that is finished in between is then young, and
+	// not taken for one that nobody wants.
+	busy := e.journalled()
+	layers, err := e.store.Layers()
+	if err != nil {
+		return nil, err
+	}
+	var all []runner.SnapshotInfo
+	for i := range layers {
+		l := &layers[i]
+		if isStepLayer(l) {
+			all = append(all, runner.SnapshotInfo{
+				ID: runner.Snapshot(l.ID), Parent: runner.Snapshot(l.Parent), Created: l.Created, Busy: busy[l.ID],
+			})
+		}
+	}
+	slices.SortFunc(all, func(a, b runner.SnapshotInfo) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	return all, nil
+}
+
+// journalled are the layers that processes are making, this one and others.
+func (e *Engine) journalled() map[string]bool {
+	busy := make(map[string]bool)
+	files, _ := filepath.Glob(filepath.Join(e.processDir(), "*", layersName, "*"))
+	for _, f := range files {
+		busy[filepath.Base(f)] = true
+	}
+	return busy
+}
+
+// Usage measures a layer, once: it never changes.
+func (e *Engine) Usage(_ context.Context, s runner.Snapshot) (int64, error) {
+	note := filepath.Join(e.StateDir(), notesName, string(s), usageName)
+	if raw, err := os.ReadFile(note); err == nil {
+		if size, err := strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64); err == nil && size >= 0 {
+			return size, nil
+		}
+	}
+	size, err := e.measure(string(s))
+	if err != nil {
+		return 0, err
+	}
+	if !e.journalled()[string(s)] {
+		if err := writeFile(note, strconv.AppendInt(nil, size, 10)); err != nil {
+			e.log.Debug("a layer's size cannot be kept", "error", err)
+		}
+	}
+	return size, nil
+}
+
+func (e *Engine) measure(layer string) (int64, error) {
+	lowers, err := e.lowerDirs(layer)
+	if err == nil && len(lowers) > 0 {
+		return directory.Size(lowers[0])
+	}
+	l, err := e.store.Layer(layer)
+	if err != nil {
+		return 0, err
+	}
+	driver, err := e.store.GraphDriver()
+	if err != nil {
+		return 0, err
+	}
+	return driver.DiffSize(layer, nil, l.Parent, nil, "")
+}
+
+// CacheMounts lists the directories of cache mounts.
+func (e *Engine) CacheMounts(context.Context) ([]runner.CacheMount, error) {
+	entries, err := os.ReadDir(filepath.Join(e.StateDir(), cachesName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var all []runner.CacheMount
+	for _, entry := range entries {
+		dir := filepath.Join(e.StateDir(), cachesName, entry.Name())
+		info, err := os.Stat(filepath.Join(dir, lockName))
+		if err != nil {
+			continue // somebody is making or removing it
+		}
+		m := runner.CacheMount{Name: entry.Name(), LastUsed: info.ModTime()}
+		if id, err := os.ReadFile(filepath.Join(dir, cacheIDName)); err == nil {
+			m.ID = string(id)
+		}
+		if size, err := directory.Size(dir); err == nil {
+			m.Size = size // otherwise it is changing under our eyes
+		}
+		if lock, err := lockDir(dir); err != nil {
+			m.InUse = true
+		} else {
+			lock.Close()
+		}
+		all = append(all, m)
+	}
+	return all, nil
+}
+
+// DiscardCacheMount removes a cache mount's directory unless it is in use.
+func (e *Engine) DiscardCacheMount(_ context.Context, name string) (bool, error) {
+	if name != filepath.Base(name) || strings.HasPrefix(name, ".") {
+		return false, fs.ErrInvalid
+	}
+	dir := filepath.Join(e.StateDir(), cachesName, name)
+	if _, err := os.Stat(dir); err != nil {
+		return false, nil //nolint:nilerr // it has gone
+	}
+	lock, err := lockDir(dir)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer lock.Close()
+	if err := os.RemoveAll(dir); err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
+// Tidy removes the notes about layers that are gone.
+func (e *Engine) Tidy(ctx context.Context) error {
+	dir := filepath.Join(e.StateDir(), notesName)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, entry := range entries {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if !e.store.Exists(entry.Name()) {
+			errs = append(errs, os.RemoveAll(filepath.Join(dir, entry.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// touch notes that a file is used. That it cannot be noted harms nobody.
+func touch(name string) {
+	now := time.Now()
+	_ = os.Chtimes(name, now, now)
+}

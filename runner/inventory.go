@@ -1,0 +1,126 @@
+package runner
+
+import (
+	"cmp"
+	"context"
+	"runtime"
+	"slices"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+)
+
+// SnapshotStore is an engine whose snapshots can be listed, measured and given
+// up. It never names what it did not make itself.
+type SnapshotStore interface {
+	// Exclusive waits until nobody uses snapshots any more, as Engine.Use says, and
+	// holds off new users until release is called. If it has to wait it calls
+	// waiting, once, which may be nil.
+	Exclusive(ctx context.Context, waiting func()) (release func(), err error)
+	// Has reports whether a snapshot is whole; see Engine.
+	Has(ctx context.Context, s Snapshot) bool
+	// Snapshots lists the snapshots that steps have left, in the order of their
+	// names. Those of base images are not among them.
+	Snapshots(ctx context.Context) ([]SnapshotInfo, error)
+	// Usage is how many bytes a snapshot takes on disk, those below it not counted.
+	Usage(ctx context.Context, s Snapshot) (int64, error)
+	// Discard gives up snapshots; see Engine.
+	Discard(ctx context.Context, s ...Snapshot) error
+	// CacheMounts lists the directories of cache mounts, in the order of their
+	// names.
+	CacheMounts(ctx context.Context) ([]CacheMount, error)
+	// DiscardCacheMount removes a directory of a cache mount, unless a RUN is using
+	// it.
+	DiscardCacheMount(ctx context.Context, name string) (removed bool, err error)
+	// Tidy removes notes about snapshots that are gone.
+	Tidy(ctx context.Context) error
+}
+
+// SnapshotInfo is what a SnapshotStore knows of a snapshot.
+type SnapshotInfo struct {
+	ID Snapshot
+	// Parent is what it lies on; empty for none.
+	Parent  Snapshot
+	Created time.Time
+	// Busy says that a process is still working in it.
+	Busy bool
+	// Size is in bytes; see SnapshotStore.Usage. Inventory sets it.
+	Size int64
+}
+
+// CacheMount is the directory that a cache mount shows to a RUN.
+type CacheMount struct {
+	Name string // of the directory
+	// ID is what the project calls it; empty if that is not known.
+	ID       string
+	Size     int64 // bytes on disk
+	LastUsed time.Time
+	InUse    bool // by a RUN, now
+}
+
+// CachedStep is an entry of a DirCache.
+type CachedStep struct {
+	Key digest.Digest
+	Entry
+	// LastUsed is when the entry was written or last found, to the hour.
+	LastUsed time.Time
+	// Gone says that a snapshot of the entry is not in the store any more.
+	Gone bool
+}
+
+// Inventory is everything that the cache keeps. It is inert: decisions about it
+// need neither store nor disk.
+type Inventory struct {
+	Steps     []CachedStep   // in the order of their keys
+	Snapshots []SnapshotInfo // in the order of their names
+	Mounts    []CacheMount   // in the order of their names
+}
+
+// Size is what all of it takes, in bytes.
+func (inv *Inventory) Size() int64 {
+	var n int64
+	for _, s := range inv.Snapshots {
+		n += s.Size
+	}
+	for _, m := range inv.Mounts {
+		n += m.Size
+	}
+	return n
+}
+
+// TakeInventory lists what the cache keeps. What others remove meanwhile is
+// listed or not.
+func TakeInventory(ctx context.Context, cache *DirCache, store SnapshotStore) (*Inventory, error) {
+	inv := &Inventory{}
+	var err error
+	if inv.Steps, err = cache.List(); err != nil {
+		return nil, err
+	}
+	if inv.Snapshots, err = store.Snapshots(ctx); err != nil {
+		return nil, err
+	}
+	for i := range inv.Steps {
+		e := &inv.Steps[i]
+		e.Gone = slices.ContainsFunc(e.Snapshots, func(s Snapshot) bool { return !store.Has(ctx, s) })
+	}
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i := range inv.Snapshots {
+		g.Go(func() error {
+			size, err := store.Usage(ctx, inv.Snapshots[i].ID)
+			if err == nil { // otherwise it has gone meanwhile, or cannot be measured
+				inv.Snapshots[i].Size = size
+			}
+			return ctx.Err()
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	if inv.Mounts, err = store.CacheMounts(ctx); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(inv.Steps, func(a, b CachedStep) int { return cmp.Compare(a.Key, b.Key) })
+	return inv, nil
+}
