@@ -2,11 +2,9 @@ package runner
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/containerd/platforms"
 
@@ -22,7 +20,6 @@ type export struct {
 	wanted bool // an image is wanted, and not only that the steps run
 	unit   *unit
 	image  *Image
-	start  time.Time
 }
 
 func (x *export) name() string {
@@ -99,7 +96,6 @@ func (r *run) task(id, name string, fn func() (notes []string, err error)) error
 
 // commit makes the image of one result.
 func (r *run) commit(ctx context.Context, x *export) error {
-	x.start = r.opt.Now()
 	format := x.target.Config.Format
 	if format == "" {
 		format = planner.FormatOCI
@@ -246,7 +242,3 @@ func (r *run) push(ctx context.Context, tr *TargetResult, name string) error {
 		return []string{name + "@" + d.String()}, nil
 	})
 }
-
-// IsInterrupt reports whether a run's error says that it was stopped from
-// outside, and not that it failed.
-func IsInterrupt(err error) bool { return errors.Is(err, context.Canceled) }

@@ -88,8 +88,10 @@ func (x *execJob) fillCache(ctx context.Context, dir string, m *pb.Mount, from r
 	if err := os.WriteFile(filepath.Join(dir, cacheIDName), []byte(m.CacheOpt.ID), 0o600); err != nil {
 		return "", err
 	}
-	if err := os.Rename(fresh, data); err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOTEMPTY) {
-		return "", err
+	// Another process may have made it meanwhile, and use it already.
+	err = unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, data, unix.RENAME_NOREPLACE)
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return "", fmt.Errorf("making a cache: %w", err)
 	}
 	return data, nil
 }
