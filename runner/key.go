@@ -26,9 +26,16 @@ const keyFormat = "zbuild-key-1"
 
 // Part is one of the things that a key is made of, with a name for people.
 type Part struct {
-	Name   string // "instruction", "input 0", "files services/api"
-	Digest digest.Digest
+	Name   string        `json:"name"` // "instruction", "input 0 (RUN make)", "files services/api"
+	Digest digest.Digest `json:"digest"`
 }
+
+// What the names of parts are, or begin with.
+const (
+	partInstruction = "instruction"
+	partInput       = "input "
+	partFiles       = "files "
+)
 
 // Key identifies what a step does: equal keys leave equal trees, as far as the
 // step's process is a function of what it is given.
@@ -76,10 +83,10 @@ func (k *keyer) key(ctx context.Context, step *planner.Step, inputs []Key) (Key,
 	if err != nil {
 		return Key{}, fmt.Errorf("encoding an operation: %w", err)
 	}
-	parts := []Part{{Name: "instruction", Digest: digest.FromBytes(raw)}}
+	parts := []Part{{Name: partInstruction, Digest: digest.FromBytes(raw)}}
 	for i, in := range step.Inputs {
 		parts = append(parts, Part{
-			Name:   fmt.Sprintf("input %d (%s)", i, in.Step.Name),
+			Name:   fmt.Sprintf(partInput+"%d (%s)", i, in.Step.Name),
 			Digest: digest.FromString(fmt.Sprintf("%s#%d", inputs[i].Digest, in.Index)),
 		})
 	}
@@ -112,7 +119,7 @@ func (k *keyer) fileParts(ctx context.Context, step *planner.Step) ([]Part, erro
 		if err != nil {
 			return nil, err
 		}
-		parts = append(parts, Part{Name: "files " + strings.TrimPrefix(s.sel.Path, "/"), Digest: d})
+		parts = append(parts, Part{Name: s.partName(), Digest: d})
 	}
 	return parts, nil
 }
@@ -123,6 +130,8 @@ type selection struct {
 	sel      source.Selection
 	optional bool // it may select nothing
 }
+
+func (s selection) partName() string { return partFiles + strings.TrimPrefix(s.sel.Path, "/") }
 
 func selections(step *planner.Step) []selection {
 	local := func(i int64) *planner.Local {

@@ -44,7 +44,10 @@ type Result struct {
 	Failures []error
 	// Ran and Cached count the steps that did work and those that were found.
 	Ran, Cached int
-	Duration    time.Duration
+	// Explanations say why steps ran, in the order of the plan. Only with
+	// Options.History.
+	Explanations []Explanation
+	Duration     time.Duration
 }
 
 // TargetResult is what became of one target.

@@ -24,6 +24,9 @@ type Options struct {
 	Engine Engine
 	// Cache finds the results of earlier runs; nil finds none.
 	Cache Cache
+	// History remembers what steps were made of, for Result.Explanations; nil
+	// explains nothing.
+	History *History
 	// Hasher digests build contexts; nil is one that remembers nothing.
 	Hasher *source.Hasher
 	// Jobs is how many steps run at once; 0 means one per core.
@@ -56,6 +59,8 @@ type node struct {
 	needed  bool
 	entry   Entry
 	cached  bool // entry was found
+	lost    bool // an entry was found, but not what it speaks of
+	started bool // it did work, or tried to
 	unit    *unit
 	failure *StepError
 }
@@ -98,6 +103,7 @@ func (r *run) run(ctx context.Context, result *Result) error {
 		r.nodes[s] = n
 		r.order = append(r.order, n)
 	}
+	begin := r.opt.Now()
 	r.makeKeys(ctx)
 	// What is found from here on must still be there when it is needed.
 	done, err := r.opt.Engine.Use(ctx)
@@ -114,6 +120,9 @@ func (r *run) run(ctx context.Context, result *Result) error {
 	}
 	schedule(ctx, r.units(exports), r.opt.Jobs, r.opt.KeepGoing)
 	r.collect(result, exports)
+	if err := r.explain(result, begin); err != nil {
+		r.opt.Sink.Emit(event.Warning{Text: err.Error(), Time: r.opt.Now()})
+	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -223,6 +232,7 @@ func (r *run) find(ctx context.Context, n *node) bool {
 	}
 	for _, s := range e.Snapshots {
 		if !r.opt.Engine.Has(ctx, s) {
+			n.lost = true
 			return false
 		}
 	}
@@ -298,6 +308,7 @@ func (r *run) do(ctx context.Context, n *node) error {
 	if n.keyErr != nil {
 		err = n.keyErr
 	} else {
+		n.started = true
 		tail, err = r.try(ctx, n)
 	}
 	done := event.StepDone{Step: n.step, Err: err, Time: r.opt.Now()}

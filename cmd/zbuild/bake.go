@@ -27,6 +27,7 @@ type bakeCmd struct {
 	Progress     string `placeholder:"MODE" env:"BUILDKIT_PROGRESS" help:"How to show progress: ${modes}. Default: auto."`
 	Jobs         int    `short:"j" placeholder:"N" help:"How many steps may run at once. Default: the number of cores."`
 	KeepGoing    bool   `short:"k" help:"After a failure go on with what does not depend on it. What succeeds is tagged; nothing is pushed."`
+	Explain      bool   `help:"Say of every step that ran why it was not taken from the cache: what changed, against the last run."`
 	MetadataFile string `placeholder:"FILE" help:"Write the digests and names of the images to a JSON file."`
 }
 
@@ -121,6 +122,11 @@ func (c *bakeCmd) print(a *app) error {
 func (c *bakeCmd) report(a *app, g *session.Generation, mode render.Mode) error {
 	if err := a.ended(g); err != nil {
 		return err
+	}
+	if c.Explain && g.Result != nil {
+		if err := render.Explain(a.stdout, g.Plan, g.Result.Explanations, a.outStyle); err != nil {
+			return err
+		}
 	}
 	built := g.Result
 	if g.Err != nil {

@@ -186,6 +186,7 @@ func (s *Session) run(ctx context.Context, g *Generation) {
 	g.Result, g.Err = runner.Run(ctx, g.Plan, runner.Options{
 		Engine:    engine,
 		Cache:     runner.NewDirCache(filepath.Join(state, "cache")),
+		History:   runner.NewHistory(filepath.Join(state, "last")),
 		Hasher:    &source.Hasher{Index: index},
 		Jobs:      s.opt.Jobs,
 		KeepGoing: s.opt.KeepGoing,

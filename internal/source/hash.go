@@ -13,9 +13,11 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/moby/patternmatcher"
 	digest "github.com/opencontainers/go-digest"
@@ -28,6 +30,47 @@ type Hasher struct {
 	Index Index
 
 	buffers sync.Pool
+
+	mu   sync.Mutex
+	read []fileRead
+}
+
+// fileRead is a file whose content was not known and had to be read.
+type fileRead struct {
+	path    string
+	changed time.Time // at the latest
+}
+
+// Changed lists the files that were read since the Hasher was made because their
+// content may have changed after since, in the order of their paths. A file that
+// the index knows to have the same content as before is not among them.
+func (h *Hasher) Changed(since time.Time) []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []string
+	for _, f := range h.read {
+		if f.changed.After(since) {
+			out = append(out, f.path)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// note remembers that a file was read.
+func (h *Hasher) note(e *entry) {
+	if x, ok := h.Index.(*FileIndex); ok {
+		if d, ok := x.last(e.real); ok && d == e.digest {
+			return
+		}
+	}
+	f := fileRead{path: e.real, changed: e.info.ModTime()}
+	if id, ok := identify(e.info); ok {
+		f.changed = time.Unix(0, max(id.Mtime, id.Ctime))
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.read = append(h.read, f)
 }
 
 // Index maps the identity of a file's content to its digest.
@@ -240,13 +283,14 @@ func (h *Hasher) hashFiles(ctx context.Context, entries []*entry) error {
 // so that its digest belongs to what the system says of it.
 func (h *Hasher) hashFile(e *entry) error {
 	for range 5 {
-		d, info, err := h.read(e.real)
+		d, info, err := h.digest(e.real)
 		if err != nil {
 			return err
 		}
 		same := info.Size() == e.info.Size() && info.ModTime().Equal(e.info.ModTime())
 		e.info, e.digest = info, d
 		if same {
+			h.note(e)
 			if h.Index != nil {
 				h.Index.Store(e.real, e.info, d)
 			}
@@ -256,8 +300,8 @@ func (h *Hasher) hashFile(e *entry) error {
 	return fmt.Errorf("%s keeps changing while it is read", e.real)
 }
 
-// read digests a file and says what it is afterwards.
-func (h *Hasher) read(name string) (digest.Digest, fs.FileInfo, error) {
+// digest reads a file and says what it is afterwards.
+func (h *Hasher) digest(name string) (digest.Digest, fs.FileInfo, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return "", nil, err

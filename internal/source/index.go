@@ -89,6 +89,17 @@ func (x *FileIndex) Lookup(path string, info fs.FileInfo) (digest.Digest, bool) 
 	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(r.digest[:])), true
 }
 
+// last is the digest that a file had when it was stored last, whatever it is now.
+func (x *FileIndex) last(path string) (digest.Digest, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r, ok := x.records[path]
+	if !ok {
+		return "", false
+	}
+	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(r.digest[:])), true
+}
+
 // Store remembers a digest, unless the file is so young that it may change
 // without looking different.
 func (x *FileIndex) Store(path string, info fs.FileInfo, d digest.Digest) {

@@ -1,0 +1,235 @@
+package runner
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+
+	"github.com/zbuild/zbuild/planner"
+)
+
+// Reason is why a step was not taken from the cache.
+type Reason string
+
+// The reasons.
+const (
+	ReasonNew          Reason = "never built before"
+	ReasonChanged      Reason = "its key changed"
+	ReasonNoCache      Reason = "--no-cache"
+	ReasonInputNoCache Reason = "it builds on a step that --no-cache made run"
+	ReasonGone         Reason = "its result is gone from the store"
+	ReasonForgotten    Reason = "its result is not in the cache any more"
+)
+
+// Explanation says why a step ran.
+type Explanation struct {
+	Step   *planner.Step
+	Reason Reason
+	// Changes are what changed against the last run, for ReasonChanged.
+	Changes []Change
+}
+
+// Change is a part of a key that is not what it was.
+type Change struct {
+	// What it is: "instruction", "input 0 (RUN npm ci)", "files services/api", or
+	// "variable VERSION".
+	What string
+	// Old and New are the instruction before and now, if those differ; New alone
+	// is what was not there before, Old alone what is not there any more.
+	Old, New string
+	// Files are some of the files that changed, relative to their context, and
+	// More is how many others there are. Removed files are not known.
+	Files []string
+	More  int
+}
+
+// maxFiles is how many files a change names.
+const maxFiles = 5
+
+// explain says of every step that ran why, and remembers what there is now. since
+// is when the run began.
+func (r *run) explain(result *Result, since time.Time) error {
+	var errs []string
+	reasons := make(map[*node]Explanation)
+	var chapters []*chapter
+	if r.opt.History != nil {
+		chapters = r.opt.History.chapters(r.plan)
+	}
+	for _, c := range chapters {
+		now := make([]pastStage, len(c.stages))
+		for i, st := range c.stages {
+			old := c.before(st)
+			now[i].Targets = st.Targets
+			for j, s := range stageSteps(st) {
+				var was pastStep
+				if old != nil && j < len(old.Steps) {
+					was = old.Steps[j]
+				}
+				n := r.nodes[s]
+				reasons[n] = r.why(n, was)
+				now[i].Steps = append(now[i].Steps, n.present(was, since))
+			}
+		}
+		if err := c.write(now); err != nil {
+			errs = append(errs, err.Error())
+		}
+	}
+	for _, n := range r.order {
+		if e, ok := reasons[n]; ok && n.started {
+			result.Explanations = append(result.Explanations, e)
+		}
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("what steps were made of cannot be remembered: %s", strings.Join(errs, "; "))
+	}
+	return nil
+}
+
+// present is what the history is to say of a step: what it was, if it has not
+// come to its end.
+func (n *node) present(was pastStep, since time.Time) pastStep {
+	if n.keyErr != nil || n.key.Digest == was.Key || n.unit != nil && n.unit.state != unitDone {
+		return was
+	}
+	return pastStep{Name: n.step.Name, Key: n.key.Digest, Parts: n.key.Parts, Env: envParts(n.step), Since: since.UTC()}
+}
+
+// why compares a step with what stood in its place.
+func (r *run) why(n *node, was pastStep) Explanation {
+	e := Explanation{Step: n.step}
+	switch {
+	case !n.started:
+	case n.step.NoCache:
+		e.Reason = ReasonNoCache
+	case n.noCache:
+		e.Reason = ReasonInputNoCache
+	case n.lost:
+		e.Reason = ReasonGone
+	case was.Key == "":
+		e.Reason = ReasonNew
+	case was.Key == n.key.Digest:
+		e.Reason = ReasonForgotten
+	default:
+		e.Reason = ReasonChanged
+		e.Changes = r.changes(n, was)
+	}
+	return e
+}
+
+// changes lists the parts of a key that are not what they were.
+func (r *run) changes(n *node, was pastStep) []Change {
+	old := make(map[string]Part, len(was.Parts))
+	for _, p := range was.Parts {
+		old[role(p.Name)] = p
+	}
+	var out []Change
+	for _, p := range n.key.Parts {
+		o, there := old[role(p.Name)]
+		delete(old, role(p.Name))
+		c := Change{What: p.Name}
+		switch {
+		case there && o.Digest == p.Digest:
+			continue
+		case p.Name == partInstruction:
+			out = append(out, instructionChanges(n.step, was)...)
+			continue
+		case !there:
+			c.New = p.Name
+		case strings.HasPrefix(p.Name, partFiles):
+			c.Files, c.More = r.changedFiles(n.step, p.Name, was.Since)
+		}
+		out = append(out, c)
+	}
+	for _, p := range was.Parts {
+		if _, left := old[role(p.Name)]; left {
+			out = append(out, Change{What: p.Name, Old: p.Name})
+		}
+	}
+	return out
+}
+
+// role is what a part is to a step: an input may be another step than it was.
+func role(part string) string {
+	if role, _, ok := strings.Cut(part, " ("); ok && strings.HasPrefix(part, partInput) {
+		return role
+	}
+	return part
+}
+
+// instructionChanges says what is different about an instruction: its text, or
+// the variables that it is given.
+func instructionChanges(step *planner.Step, was pastStep) []Change {
+	var out []Change
+	if step.Name != was.Name {
+		out = append(out, Change{What: partInstruction, Old: was.Name, New: step.Name})
+	}
+	old := make(map[string]digest.Digest, len(was.Env))
+	for _, p := range was.Env {
+		old[p.Name] = p.Digest
+	}
+	env := envParts(step)
+	for _, p := range env {
+		d, there := old[p.Name]
+		switch {
+		case !there:
+			out = append(out, Change{What: "variable " + p.Name, New: p.Name})
+		case d != p.Digest:
+			out = append(out, Change{What: "variable " + p.Name})
+		}
+	}
+	for _, p := range was.Env {
+		if !slices.ContainsFunc(env, func(q Part) bool { return q.Name == p.Name }) {
+			out = append(out, Change{What: "variable " + p.Name, Old: p.Name})
+		}
+	}
+	if len(out) == 0 {
+		out = append(out, Change{What: partInstruction})
+	}
+	return out
+}
+
+// changedFiles names files of a selection that have changed since a time: those
+// that had to be read in this run.
+func (r *run) changedFiles(step *planner.Step, part string, since time.Time) (names []string, more int) {
+	for _, s := range selections(step) {
+		if s.partName() != part || len(s.sel.Include)+len(s.sel.Exclude) > 0 {
+			continue
+		}
+		for _, f := range r.keyer.hasher.Changed(since) {
+			if rel, ok := s.takes(f); ok && !slices.Contains(names, rel) {
+				names = append(names, rel)
+			}
+		}
+	}
+	slices.Sort(names)
+	if len(names) > maxFiles {
+		names, more = names[:maxFiles], len(names)-maxFiles
+	}
+	return names, more
+}
+
+// takes reports whether a file is what the selection names, or lies in it, and
+// what it is called in the context.
+func (s selection) takes(file string) (string, bool) {
+	rel, err := filepath.Rel(s.tree.Dir, file)
+	if err != nil || !filepath.IsLocal(rel) {
+		return "", false
+	}
+	want := filepath.Clean(strings.TrimPrefix(filepath.FromSlash(s.sel.Path), string(filepath.Separator)))
+	for p := rel; ; p = filepath.Dir(p) {
+		matched := p == want
+		if s.sel.Wildcard && !matched {
+			matched, _ = filepath.Match(want, p)
+		}
+		if matched {
+			return filepath.ToSlash(rel), true
+		}
+		if p == "." {
+			return "", false
+		}
+	}
+}
