@@ -192,8 +192,10 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
 	ts.Defer(func() {
-		server.Close()
-		<-done
+		ts.Check(server.Close())
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+			ts.Fatalf("the registry: %v", err)
+		}
 	})
 
 	addr := listener.Addr().String()
