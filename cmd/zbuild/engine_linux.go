@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"syscall"
 
 	"github.com/sirupsen/logrus"
 	libbuildah "go.podman.io/buildah"
@@ -56,6 +58,14 @@ func (namespaceHook) Levels() []logrus.Level {
 
 // Fire is for logrus.
 func (namespaceHook) Fire(e *logrus.Entry) error {
+	// The process that enters it may be interrupted before it has come to handling
+	// signals.
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		if strings.Contains(e.Message, "signal: "+signal.String()) {
+			fmt.Fprintln(os.Stderr, "zbuild: interrupted")
+			os.Exit(exitInterrupted)
+		}
+	}
 	fmt.Fprintf(os.Stderr, "zbuild: cannot enter a user namespace: %s\n", e.Message)
 	fmt.Fprintln(os.Stderr, "An ordinary user needs ranges in /etc/subuid and /etc/subgid (usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER), and a kernel that allows user namespaces.")
 	os.Exit(exitUnusable)
