@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -49,7 +50,8 @@ type chapter struct {
 	file   string
 	raw    []byte
 	past   []pastStage
-	stages []*planner.Stage // of the plan at hand
+	exact  map[string]*pastStage // of past, by their targets
+	stages []*planner.Stage      // of the plan at hand
 }
 
 // chapters reads what there is to know of a plan's stages.
@@ -68,6 +70,10 @@ func (h *History) chapters(plan *planner.Plan) []*chapter {
 				c.raw = raw
 			} else {
 				c.past = nil
+			}
+			c.exact = make(map[string]*pastStage, len(c.past))
+			for i := range c.past {
+				c.exact[targetsID(c.past[i].Targets)] = &c.past[i]
 			}
 			byFile[file] = c
 			all = append(all, c)
@@ -104,13 +110,13 @@ func stageSteps(st *planner.Stage) []*planner.Step {
 // before finds what a stage was at the last run: for the same targets, or else
 // for some of them; nil if it was never built.
 func (c *chapter) before(st *planner.Stage) *pastStage {
+	if p := c.exact[targetsID(st.Targets)]; p != nil {
+		return p
+	}
 	var best *pastStage
 	most := 0
 	for i := range c.past {
 		p := &c.past[i]
-		if slices.Equal(p.Targets, st.Targets) {
-			return p
-		}
 		if n := len(common(p.Targets, st.Targets)); n > most {
 			best, most = p, n
 		}
@@ -118,6 +124,9 @@ func (c *chapter) before(st *planner.Stage) *pastStage {
 	return best
 }
 
+func targetsID(names []string) string { return strings.Join(names, "\x00") }
+
+// common is what is in both.
 func common(a, b []string) []string {
 	var out []string
 	for _, s := range a {
