@@ -63,7 +63,7 @@ type projectFlags struct {
 	Files []string `short:"f" name:"file" placeholder:"FILE" sep:"none" help:"Build file; '-' is standard input. Repeatable, later ones override earlier ones. Default: zbuild.hcl here or in a directory above, else bake's files."`
 	Set   []string `placeholder:"TARGET.KEY=VALUE" sep:"none" help:"Override an attribute; TARGET may be a glob. Repeatable, in order."`
 	Var   []string `placeholder:"NAME=VALUE" sep:"none" help:"Set a variable of the build file. Repeatable."`
-	Allow []string `placeholder:"WHAT" sep:"none" help:"Allow what a build file may not do by itself, such as fs.read=../shared. Repeatable."`
+	Allow []string `placeholder:"WHAT" sep:"none" help:"Allow what a build file may not do by itself, such as fs.read=../common. Repeatable."`
 }
 
 // vars are the values of --var, by name; the last one of a name counts.
