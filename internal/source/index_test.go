@@ -73,7 +73,9 @@ func TestIndex(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, damage := range [][]byte{raw[:len(raw)/2], append([]byte("x"), raw...), {}, append(raw[:len(raw)-1:len(raw)-1], 0)} {
+	flipped := append([]byte(nil), raw...)
+	flipped[len(flipped)/2] ^= 1
+	for _, damage := range [][]byte{raw[:len(raw)/2], append([]byte("x"), raw...), {}, flipped} {
 		if err := os.WriteFile(file, damage, 0o600); err != nil {
 			t.Fatal(err)
 		}
