@@ -58,6 +58,17 @@ func (o Options) withDefaults(project *config.Project) Options {
 	return o
 }
 
+// PullPolicy is config's, under a name for engines, which know no build file.
+type PullPolicy = config.PullPolicy
+
+// The pull policies.
+const (
+	PullMissing = config.PullMissing
+	PullNewer   = config.PullNewer
+	PullAlways  = config.PullAlways
+	PullNever   = config.PullNever
+)
+
 // Images resolves base images. The engine implements it: it knows the local
 // store, the registries and the credentials.
 type Images interface {
@@ -77,7 +88,7 @@ type ImageRequest struct {
 	// list come first.
 	Explicit bool
 	Platform ocispecs.Platform
-	Pull     config.PullPolicy
+	Pull     PullPolicy
 	// DefaultRegistry is a registry, with or without a path, that unqualified
 	// names come from. Empty means none.
 	DefaultRegistry string

@@ -101,7 +101,7 @@ func (c *DirCache) List() ([]CachedStep, error) {
 	err := c.files(func(name string, _ fs.DirEntry) error {
 		key := digest.NewDigestFromEncoded(digest.SHA256, filepath.Base(name))
 		if key.Validate() != nil || c.file(key) != name {
-			return nil
+			return nil //nolint:nilerr // no entry, and so no error
 		}
 		if e, used, err := readEntry(name); err == nil {
 			all = append(all, CachedStep{Key: key, Entry: e, LastUsed: used})

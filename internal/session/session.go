@@ -72,6 +72,7 @@ func New(opt Options) *Session {
 
 type discard struct{}
 
+// Emit does nothing.
 func (discard) Emit(event.Event) {}
 
 // Phase is how far a generation goes.

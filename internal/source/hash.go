@@ -156,7 +156,7 @@ func (t Tree) walk(ctx context.Context, match string, sel Selection) ([]*entry, 
 		return nil, err
 	}
 	w := &walker{ctx: ctx, links: make(map[fileID]string)}
-	if w.exclude, err = newMatcher(append(t.Below(match), sel.Exclude...)); err != nil {
+	if w.exclude, err = newMatcher(slices.Concat(t.Below(match), sel.Exclude)); err != nil {
 		return nil, err
 	}
 	if w.include, err = newMatcher(sel.Include); err != nil {

@@ -237,11 +237,12 @@ func (d *linkDiffer) ApplyDiff(dest string, _ *archive.TarOptions, opt *graphdri
 	}
 	defer tar.Close()
 	sum := digest.Canonical.Digester()
-	in, err := asm.NewInputTarStream(io.TeeReader(tar, sum.Hash()), tarsplit.NewJSONPacker(split), tarsplit.NewDiscardFilePutter())
+	in, done, err := asm.NewInputTarStreamWithDone(io.TeeReader(tar, sum.Hash()), tarsplit.NewJSONPacker(split), tarsplit.NewDiscardFilePutter())
 	if err != nil {
 		return out, err
 	}
-	if out.Size, err = io.Copy(io.Discard, in); err != nil {
+	out.Size, err = io.Copy(io.Discard, in)
+	if err = errors.Join(err, in.Close(), <-done); err != nil {
 		return out, err
 	}
 	out.UncompressedDigest = sum.Digest()

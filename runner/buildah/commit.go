@@ -3,6 +3,7 @@
 package buildah
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -253,7 +254,7 @@ func (e *Engine) createImage(top string, config, raw []byte, created time.Time) 
 	if !errors.Is(err, storage.ErrDuplicateID) {
 		return id, err
 	}
-	if have, err := e.store.ImageBigData(id, storage.ImageDigestBigDataKey); err == nil && string(have) == string(raw) {
+	if have, err := e.store.ImageBigData(id, storage.ImageDigestBigDataKey); err == nil && bytes.Equal(have, raw) {
 		return id, nil
 	}
 	for _, k := range keys {

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -233,27 +234,32 @@ func (f *fileJob) copy(root string, a *pb.FileActionCopy, from int) (err error) 
 				continue
 			}
 		}
-		opt := func(ci *fscopy.CopyInfo) {
-			ci.IncludePatterns = a.IncludePatterns
-			ci.ExcludePatterns = append(tree.Below(m), a.ExcludePatterns...)
-			ci.Chown = chowner(owner)
-			ci.Utime = timestamp(a.Timestamp)
-			if a.ModeStr != "" {
-				ci.ModeStr = a.ModeStr
-			} else if mode := int(a.Mode); mode != -1 {
-				ci.Mode = &mode
-			}
-			ci.CopyDirContents = a.DirCopyContents
-			ci.FollowLinks = a.FollowSymlink
-			ci.AlwaysReplaceExistingDestPaths = a.AlwaysReplaceExistingDestPaths
-			// A file system that cannot hold an attribute is no reason to fail.
-			ci.XAttrErrorHandler = func(string, string, string, error) error { return nil }
-		}
-		if err := fscopy.Copy(f.ctx, tree.Dir, m, root, dest, opt); err != nil {
+		if err := fscopy.Copy(f.ctx, tree.Dir, m, root, dest, copyOptions(a, tree.Below(m), owner)); err != nil {
 			return hideRoots(err, tree.Dir, root)
 		}
 	}
 	return nil
+}
+
+// copyOptions says how one match is copied. ignored are the ignore file's
+// patterns, as they read from inside of it.
+func copyOptions(a *pb.FileActionCopy, ignored []string, owner *fscopy.User) fscopy.Opt {
+	return func(ci *fscopy.CopyInfo) {
+		ci.IncludePatterns = a.IncludePatterns
+		ci.ExcludePatterns = slices.Concat(ignored, a.ExcludePatterns)
+		ci.Chown = chowner(owner)
+		ci.Utime = timestamp(a.Timestamp)
+		if a.ModeStr != "" {
+			ci.ModeStr = a.ModeStr
+		} else if mode := int(a.Mode); mode != -1 {
+			ci.Mode = &mode
+		}
+		ci.CopyDirContents = a.DirCopyContents
+		ci.FollowLinks = a.FollowSymlink
+		ci.AlwaysReplaceExistingDestPaths = a.AlwaysReplaceExistingDestPaths
+		// A file system that cannot hold an attribute is no reason to fail.
+		ci.XAttrErrorHandler = func(string, string, string, error) error { return nil }
+	}
 }
 
 func (f *fileJob) mkdir(root string, a *pb.FileActionMkDir) error {

@@ -193,7 +193,7 @@ func (e *Engine) DiscardCacheMount(_ context.Context, name string) (bool, error)
 	}
 	dir := filepath.Join(e.StateDir(), cachesName, name)
 	if _, err := os.Stat(dir); err != nil {
-		return false, nil //nolint:nilerr // it has gone
+		return false, nil // it has gone
 	}
 	lock, err := lockDir(dir)
 	if errors.Is(err, unix.EWOULDBLOCK) {

@@ -25,7 +25,6 @@ import (
 	is "go.podman.io/image/v5/storage"
 	"go.podman.io/image/v5/types"
 
-	"github.com/zbuild/zbuild/config"
 	"github.com/zbuild/zbuild/planner"
 	"github.com/zbuild/zbuild/runner"
 )
@@ -77,16 +76,16 @@ func (e *Engine) Resolve(ctx context.Context, req planner.ImageRequest) (*planne
 		return nil, err
 	}
 	if req.Pull == "" {
-		req.Pull = config.PullMissing
+		req.Pull = planner.PullMissing
 	}
 	var errs []error
-	if req.Pull == config.PullMissing || req.Pull == config.PullNever {
+	if req.Pull == planner.PullMissing || req.Pull == planner.PullNever {
 		for _, c := range names {
 			if img, err := e.localImage(ctx, c.name, req.Platform); err == nil {
 				return img, nil
 			}
 		}
-		if req.Pull == config.PullNever {
+		if req.Pull == planner.PullNever {
 			return nil, fmt.Errorf("%s for %s is not in the store, and the pull policy is \"never\"",
 				reference.FamiliarString(names[len(names)-1].name), platforms.FormatAll(req.Platform))
 		}
@@ -104,7 +103,7 @@ func (e *Engine) Resolve(ctx context.Context, req planner.ImageRequest) (*planne
 			return nil, context.Cause(ctx)
 		}
 	}
-	if req.Pull == config.PullNewer {
+	if req.Pull == planner.PullNewer {
 		for _, c := range names {
 			if img, err := e.localImage(ctx, c.name, req.Platform); err == nil {
 				return img, nil

@@ -142,9 +142,7 @@ func setProcess(spec *specs.Spec, meta *pb.Meta, root string) error {
 	if !slices.ContainsFunc(p.Env, func(kv string) bool { return strings.HasPrefix(kv, "PATH=") }) {
 		p.Env = append(p.Env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	}
-	for _, kv := range proxies(meta.ProxyEnv) {
-		p.Env = append(p.Env, kv)
-	}
+	p.Env = append(p.Env, proxies(meta.ProxyEnv)...)
 	if !slices.ContainsFunc(p.Env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }) {
 		p.Env = append(p.Env, "HOME="+u.Home)
 	}
@@ -173,8 +171,11 @@ func proxies(p *pb.ProxyEnv) []string {
 	}
 	var out []string
 	for _, v := range []struct{ name, value string }{
-		{"HTTP_PROXY", p.HttpProxy}, {"HTTPS_PROXY", p.HttpsProxy}, {"FTP_PROXY", p.FtpProxy},
-		{"NO_PROXY", p.NoProxy}, {"ALL_PROXY", p.AllProxy},
+		{"HTTP_PROXY", p.HttpProxy},
+		{"HTTPS_PROXY", p.HttpsProxy},
+		{"FTP_PROXY", p.FtpProxy},
+		{"NO_PROXY", p.NoProxy},
+		{"ALL_PROXY", p.AllProxy},
 	} {
 		if v.value != "" {
 			out = append(out, v.name+"="+v.value, strings.ToLower(v.name)+"="+v.value)
