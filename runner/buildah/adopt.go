@@ -126,19 +126,7 @@ func (e *Engine) canStage(below, s runner.Snapshot) bool {
 		return false
 	}
 	layer, err := e.store.Layer(string(s))
-	if err != nil || layer.Parent != string(below) {
-		return false
-	}
-	driver, err := e.store.GraphDriver()
-	if err != nil {
-		return false
-	}
-	for _, kv := range driver.Status() {
-		if kv[0] == "Native Overlay Diff" {
-			return kv[1] == "true"
-		}
-	}
-	return false
+	return err == nil && layer.Parent == string(below) && e.native
 }
 
 func (e *Engine) adoptStaged(parent string, below, s runner.Snapshot) (imageLayer, error) {

@@ -41,6 +41,7 @@ type Options struct {
 // Engine is a runner.Engine on containers-storage.
 type Engine struct {
 	store  storage.Store
+	native bool // layers are directories that can be linked
 	system *types.SystemContext
 	log    *slog.Logger
 	proc   *process // what this process has going, for whoever must clean up
@@ -89,6 +90,7 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 	}
 	e := &Engine{
 		store:   store,
+		native:  nativeOverlay(store),
 		system:  &types.SystemContext{AuthFilePath: opt.AuthFile, SignaturePolicyPath: opt.PolicyFile},
 		log:     opt.Logger,
 		adopted: make(map[runner.Snapshot]imageLayer),

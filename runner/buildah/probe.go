@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/platforms"
 	"go.podman.io/image/v5/signature"
+	"go.podman.io/storage"
 	"go.podman.io/storage/pkg/unshare"
 	"golang.org/x/sys/unix"
 )
@@ -56,9 +57,8 @@ func Probe(ctx context.Context, opt Options) *Report {
 	if err != nil {
 		r.add(Check{Name: "storage", Status: StatusFail, Why: err.Error()})
 	} else {
-		e := &Engine{store: store}
 		c := Check{Name: "storage", Value: store.GraphDriverName() + " at " + store.GraphRoot(), Status: StatusOK}
-		if lowers := e.nativeOverlay(); !lowers {
+		if !nativeOverlay(store) {
 			c.Status = StatusWarn
 			c.Why = "layers are copied through tar streams, which is correct and slow"
 			c.Fix = "use the native overlay driver: a kernel of 5.13 or newer for ordinary users, and no mount_program in storage.conf"
@@ -73,12 +73,14 @@ func Probe(ctx context.Context, opt Options) *Report {
 
 func (r *Report) add(c ...Check) { r.Checks = append(r.Checks, c...) }
 
-// nativeOverlay reports whether layers are directories that can be linked.
-func (e *Engine) nativeOverlay() bool {
-	if e.store.GraphDriverName() != "overlay" {
+// nativeOverlay reports whether a store's layers are directories that can be
+// linked. Nothing else may use the store meanwhile: the driver finds out what the
+// kernel can do, and notes it unguarded.
+func nativeOverlay(store storage.Store) bool {
+	if store.GraphDriverName() != "overlay" {
 		return false
 	}
-	driver, err := e.store.GraphDriver()
+	driver, err := store.GraphDriver()
 	if err != nil {
 		return false
 	}

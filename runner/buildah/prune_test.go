@@ -109,10 +109,11 @@ func TestExclusiveWaitsForUses(t *testing.T) {
 		t.Errorf("a use during a prune: %v", err)
 	}
 	alone()
-	if one, err = e.Use(ctx); err != nil {
+	again, err := e.Use(ctx)
+	if err != nil {
 		t.Fatal(err)
 	}
-	one()
+	again()
 }
 
 func TestDiscardCacheMount(t *testing.T) {
