@@ -79,7 +79,6 @@ var missing = map[string]struct {
 	fatal   bool
 }{
 	"zbuild":   {instead: "Its settings have no effect; use the command line's flags"},
-	"watch":    {instead: "It has no effect"},
 	"include":  {instead: "Name the files with --file", fatal: true},
 	"env-file": {instead: "Set the variables in the environment or with --var", fatal: true},
 }
@@ -145,10 +144,10 @@ func (l *loader) collectOurs(s *source, all *items) {
 		l.checkBlock(s, b)
 		switch b.Type {
 		case "target":
-			b.Body = mountsAsAttribute(b.Body)
+			b.Body = blocksAsAttributes(b.Body)
 			all.blocks = append(all.blocks, b)
-		case "cache-mount": // below, all at once
-		case "zbuild", "watch":
+		case "cache-mount", "watch": // below, all at once
+		case "zbuild":
 			l.notYet(b.Type, b.DefRange)
 		default:
 			all.blocks = append(all.blocks, b)
@@ -164,14 +163,18 @@ func (l *loader) collectOurs(s *source, all *items) {
 		if a := attributeNamed(name); a != nil && a.project {
 			settings.attrs[name] = attr
 		}
-		if name != "cache-mount" {
+		if !slices.Contains(formNames(forms), name) {
 			// A setting can be referred to like any other global value.
 			all.attrs[name] = attr
 		}
 	}
-	if mounts := nativeMounts(s.file.Body); len(mounts) > 0 {
-		l.checkMounts(mounts)
-		settings.attrs["cache-mount"] = mountsAttribute(mounts).AsHCLAttribute()
+	if native, ok := s.file.Body.(*hclsyntax.Body); ok {
+		l.checkDoubles(native)
+		for _, f := range forms {
+			if blocks := f.of(native); len(blocks) > 0 {
+				settings.attrs[f.name] = f.attribute(blocks).AsHCLAttribute()
+			}
+		}
 	}
 	if len(settings.attrs) > 0 {
 		at := s.file.Body.MissingItemRange()
@@ -180,58 +183,6 @@ func (l *loader) collectOurs(s *source, all *items) {
 			DefRange: at, TypeRange: at, LabelRanges: []hcl.Range{at},
 		})
 	}
-}
-
-// nativeMounts are the cache-mount blocks of a body, if it is of the native
-// syntax. In JSON they are an attribute.
-func nativeMounts(body hcl.Body) []*hclsyntax.Block {
-	native, ok := body.(*hclsyntax.Body)
-	if !ok {
-		return nil
-	}
-	var mounts []*hclsyntax.Block
-	for _, b := range native.Blocks {
-		if b.Type == "cache-mount" && len(b.Labels) == 1 {
-			mounts = append(mounts, b)
-		}
-	}
-	return mounts
-}
-
-// mountsAsAttribute turns the cache-mount blocks of a target's body into an
-// attribute. hclparser evaluates the attributes of a target with the variables
-// of its matrix, but not those of blocks in it.
-func mountsAsAttribute(body hcl.Body) hcl.Body {
-	native, ok := body.(*hclsyntax.Body)
-	if !ok {
-		return body
-	}
-	clone := *native
-	clone.Blocks = nil
-	if mounts := nativeMounts(native); len(mounts) > 0 {
-		clone.Attributes = maps.Clone(native.Attributes)
-		clone.Attributes["cache-mount"] = mountsAttribute(mounts)
-	}
-	return &clone
-}
-
-// mountsAttribute is the attribute that cache-mount blocks are turned into: an
-// object of objects.
-func mountsAttribute(mounts []*hclsyntax.Block) *hclsyntax.Attribute {
-	at := mounts[0].DefRange()
-	object := &hclsyntax.ObjectConsExpr{SrcRange: at, OpenRange: at}
-	for _, b := range mounts {
-		mount := &hclsyntax.ObjectConsExpr{SrcRange: b.DefRange(), OpenRange: b.DefRange()}
-		for _, name := range slices.Sorted(maps.Keys(b.Body.Attributes)) {
-			if !slices.Contains(cacheMountAttributes, name) {
-				continue // reported by checkBlock
-			}
-			a := b.Body.Attributes[name]
-			mount.Items = append(mount.Items, hclsyntax.ObjectConsItem{KeyExpr: literal(name, a.NameRange), ValueExpr: a.Expr})
-		}
-		object.Items = append(object.Items, hclsyntax.ObjectConsItem{KeyExpr: literal(b.Labels[0], b.LabelRanges[0]), ValueExpr: mount})
-	}
-	return &hclsyntax.Attribute{Name: "cache-mount", Expr: object, SrcRange: at, NameRange: mounts[0].TypeRange}
 }
 
 func literal(s string, at hcl.Range) *hclsyntax.LiteralValueExpr {
@@ -280,7 +231,7 @@ func (l *loader) unknown(s *source, what, name string, at hcl.Range, where strin
 		l.errorf(&at, "Unknown "+what, "There is no %s %q in %s.%s", what, name, where, didYouMean(name, known))
 		return
 	}
-	if a := attributeNamed(name); a != nil && a.ours || name == "cache-mount" {
+	if a := attributeNamed(name); a != nil && a.ours {
 		l.warnf(&at, "Ignored "+what, "bake has no %s %q in %s; it is zbuild's own, and only read from zbuild.hcl, zbuild.json and files called *.zbuild.hcl.", what, name, where)
 		return
 	}
@@ -300,9 +251,6 @@ func (l *loader) checkBlock(s *source, b *hcl.Block) {
 			switch {
 			case slices.Contains(known, name):
 			case slices.Contains(blocks, name): // JSON
-				if name == "watch" {
-					l.notYet(name, attrs[name].NameRange)
-				}
 			default:
 				l.unknown(s, "attribute", name, attrs[name].NameRange, where, slices.Concat(known, blocks))
 			}
@@ -323,17 +271,14 @@ func (l *loader) checkBlock(s *source, b *hcl.Block) {
 				continue
 			}
 			l.unknown(s, "block", inner.Type, inner.TypeRange, where, slices.Concat(known, blocks))
-		case inner.Type == "cache-mount":
-			if len(inner.Labels) != 1 {
-				l.errorf(&inner.TypeRange, "Invalid cache-mount", "A cache-mount has one name: cache-mount \"NAME\" { ... }.")
-				continue
-			}
+		case formNamed(inner.Type) == nil: // the language's own, without more to check
+		case len(inner.Labels) != formNamed(inner.Type).labels():
+			l.errorf(&inner.TypeRange, "Invalid "+inner.Type, "Write it as %s.", formNamed(inner.Type).written())
+		default:
 			l.checkBlock(s, inner.AsHCLBlock())
-		case inner.Type == "watch":
-			l.notYet("watch", inner.TypeRange)
 		}
 	}
-	l.checkMounts(nativeMounts(native))
+	l.checkDoubles(native)
 }
 
 // blockAttributes are the names of the attributes and blocks that a type of
@@ -342,8 +287,8 @@ func blockAttributes(s *source, blockType string) (attrs, blocks []string) {
 	switch blockType {
 	case "target":
 		if s.ours {
-			names := attributeNames(func(a *attribute) bool { return a.name != "cache-mount" })
-			return names, []string{"cache-mount", "watch"}
+			names := attributeNames(func(a *attribute) bool { return formNamed(a.name) == nil })
+			return names, formNames(forms)
 		}
 		return attributeNames(bakeAttribute), nil
 	case "group":
@@ -353,21 +298,10 @@ func blockAttributes(s *source, blockType string) (attrs, blocks []string) {
 		return []string{"type", "default", "description"}, []string{"validation"}
 	case "function":
 		return []string{"params", "variadic_params", "result"}, nil
-	case "cache-mount":
-		return cacheMountAttributes, nil
 	default:
-		return nil, nil
-	}
-}
-
-// checkMounts says which cache mounts of one body have the same name.
-func (l *loader) checkMounts(mounts []*hclsyntax.Block) {
-	seen := map[string]hcl.Range{}
-	for _, m := range mounts {
-		name, at := m.Labels[0], m.DefRange()
-		if first, ok := seen[name]; ok {
-			l.errorf(&at, "Duplicate cache-mount", "There is a cache-mount %q at %s already.", name, first)
+		if f := formNamed(blockType); f != nil && s.ours {
+			return f.attributes(), formNames(f.blocks)
 		}
-		seen[name] = at
+		return nil, nil
 	}
 }

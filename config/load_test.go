@@ -157,8 +157,9 @@ func dump(t *testing.T, p *config.Project) string {
 	text, err := json.MarshalIndent(struct {
 		Dir       string
 		Requested []string
+		Watch     *config.Watch `json:",omitempty"`
 		Targets   map[string]shown
-	}{p.Dir, p.Requested, targets}, "", "  ")
+	}{p.Dir, p.Requested, p.Watch, targets}, "", "  ")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,6 +25,10 @@ type Project struct {
 	// for and did not find: a change to any of them can change the project.
 	Files []string
 
+	// Watch are the settings of watch mode that stand outside of all targets; nil
+	// if there are none. They are not part of any Target's.
+	Watch *Watch
+
 	printed *printed
 }
 
@@ -76,6 +80,8 @@ type Target struct {
 	Format    string
 	Squash    bool
 	DependsOn []string
+	// Watch are the target's own settings of watch mode; nil if there are none.
+	Watch *Watch
 
 	// Range is the target block's header.
 	Range hcl.Range

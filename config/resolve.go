@@ -31,9 +31,9 @@ func (l *loader) addMatrixGroups() {
 }
 
 // unique is the list without the later of equal elements.
-func unique(list []string) []string {
-	seen := map[string]bool{}
-	var result []string
+func unique[T comparable](list []T) []T {
+	seen := map[T]bool{}
+	var result []T
 	for _, s := range list {
 		if !seen[s] {
 			seen[s] = true
@@ -218,6 +218,7 @@ func (r *resolver) target(name string) *wireTarget {
 	if len(r.file.Project) > 0 {
 		base := &wireTarget{}
 		base.Merge(r.file.Project[0])
+		base.Watch = nil // the project's is the project's
 		base.Merge(&resolved)
 		base.Name, base.Inherits = name, nil
 		resolved = *base

@@ -27,6 +27,7 @@ const (
 	forEvaluation use = iota // evaluation alone: it makes or names targets
 	forBuild                 // it reaches Target, for the planner or the runner
 	forPrint                 // it is only shown
+	forWatch                 // it reaches Target and Project, for watch mode
 	notYet                   // decoded and shown, but without effect in this release
 )
 
@@ -218,6 +219,7 @@ var attributes = []attribute{
 		name: "depends-on", kind: "list of targets", rule: mergeAppend, sets: []string{"depends-on"}, multi: true, use: forBuild, ours: true,
 		ops: list(func(t *wireTarget) *[]string { return &t.DependsOn }),
 	},
+	{name: "watch", kind: "block", rule: mergeFields, use: forWatch, ours: true, project: true, ops: watching()},
 }
 
 // attributeNames are the names of the attributes for which keep is true.

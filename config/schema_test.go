@@ -87,11 +87,11 @@ func TestExample(t *testing.T) {
 		t.Fatal(diags)
 	}
 	for _, a := range attributes {
-		written := regexp.MustCompile(`(?m)^ +` + a.name + `( +=| ")`).Match(text)
+		written := regexp.MustCompile(`(?m)^ +` + a.name + `( +=| "| \{)`).Match(text)
 		if !written {
 			t.Errorf("the example does not show the attribute %s", a.name)
 		}
-		if a.project && !regexp.MustCompile(`(?m)^`+a.name+`( +=| ")`).Match(text) {
+		if a.project && !regexp.MustCompile(`(?m)^`+a.name+`( +=| "| \{)`).Match(text) {
 			t.Errorf("the example does not show the project's %s", a.name)
 		}
 		if a.use != notYet {
@@ -106,13 +106,15 @@ func TestExample(t *testing.T) {
 		}
 	}
 	for _, h := range slices.Concat(bakeBlocks, ourBlocks) {
-		if _, ok := missing[h.Type]; !ok && !regexp.MustCompile(`(?m)^`+h.Type+` "`).Match(text) {
+		if _, ok := missing[h.Type]; !ok && !regexp.MustCompile(`(?m)^`+h.Type+` ("|\{)`).Match(text) {
 			t.Errorf("the example does not show the block %s", h.Type)
 		}
 	}
-	for _, name := range cacheMountAttributes {
-		if !regexp.MustCompile(`(?m)^  ` + name + ` += `).Match(text) {
-			t.Errorf("the example does not show %s of a cache-mount", name)
+	for _, f := range slices.Concat(forms, forms[1].blocks) {
+		for _, a := range f.fields {
+			if !regexp.MustCompile(`(?m)^ +` + a.name + ` += `).Match(text) {
+				t.Errorf("the example does not show %s of a %s", a.name, f.name)
+			}
 		}
 	}
 }

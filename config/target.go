@@ -38,6 +38,9 @@ func (r *resolver) build(out *printed) {
 	if g := out.Group["default"]; g != nil && p.Groups["default"] == nil {
 		p.Groups["default"] = &Group{Name: "default", Targets: slices.Clone(g.Targets)}
 	}
+	if len(r.file.Project) > 0 {
+		p.Watch = r.watch(r.file.Project[0])
+	}
 	p.printed = out
 }
 
@@ -71,6 +74,7 @@ func (r *resolver) buildTarget(t *wireTarget) *Target {
 		Format:           deref(t.Format),
 		Squash:           deref(t.Squash),
 		DependsOn:        r.dependsOn(t),
+		Watch:            r.watch(t),
 		Range:            t.at,
 		Ranges:           map[string]hcl.Range{},
 	}

@@ -85,6 +85,7 @@ type wireTarget struct {
 	Format          *string         `json:"format,omitempty" hcl:"format,optional" cty:"format"`
 	Squash          *bool           `json:"squash,omitempty" hcl:"squash,optional" cty:"squash"`
 	DependsOn       []string        `json:"depends-on,omitempty" hcl:"depends-on,optional" cty:"depends-on"`
+	Watch           *wireWatch      `json:"watch,omitempty" hcl:"watch,optional" cty:"watch"`
 
 	at hcl.Range // the header of the block that was read last
 	// from says where each attribute, and each element "attribute.key" of a map,
@@ -250,6 +251,9 @@ func (t *wireTarget) SetBlockSource(block *hcl.Block) {
 		}
 		t.from[a.name] = o
 		t.exprs[a.name] = append(t.exprs[a.name], attr.Expr)
+		if a.name == "watch" {
+			t.Watch.locate(o.at)
+		}
 		if a.keys == nil {
 			continue
 		}

@@ -91,9 +91,6 @@ type wireCacheMounts map[string]*wireCacheMount
 // written, as text.
 type wireCacheMount map[string]string
 
-// cacheMountAttributes are the attributes of a cache-mount block.
-var cacheMountAttributes = []string{"target", "id", "sharing", "uid", "gid", "mode"}
-
 // FromCtyValue is part of hclparser's protocol.
 func (m *wireCacheMounts) FromCtyValue(in cty.Value, at cty.Path) error {
 	if in.IsNull() || !in.IsKnown() || !in.Type().IsObjectType() && !in.Type().IsMapType() {
@@ -120,6 +117,7 @@ func decodeCacheMount(name string, in cty.Value) (*wireCacheMount, error) {
 		return nil, fmt.Errorf("the cache-mount %q has to be one object", name)
 	}
 	mount := wireCacheMount{}
+	cacheMountAttributes := formNamed("cache-mount").attributes()
 	values := in.AsValueMap()
 	for _, key := range slices.Sorted(maps.Keys(values)) {
 		if !slices.Contains(cacheMountAttributes, key) {
