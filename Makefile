@@ -76,6 +76,10 @@ fuzz: ## Run every fuzz target for FUZZTIME (30s)
 golden: ## Rewrite the golden files of the tests
 	go test $$(grep -rlE --include='*_test.go' 'flag\.Bool\("update"' cmd config planner runner internal | xargs -r -n1 dirname | sort -u | sed 's,^,./,') -update
 
+.PHONY: oracle
+oracle: ## Compare what zbuild makes of bake's files with what bake does
+	cd test && go test -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./bake
+
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf bin examples/quickstart/rootfs examples/monorepo/toolchain/rootfs

@@ -10,15 +10,20 @@ import (
 )
 
 // checkNames checks what groups and inherits name. What is not part of this
-// build is an error only in a file of ours: bake does not look at it.
-func (r *resolver) checkNames() {
-	reached := r.reached()
-	severity := func(name string, at *hcl.Range) hcl.DiagnosticSeverity {
-		if s := r.source(at.Filename); reached[name] || s != nil && s.ours {
+// build is an error only in a file of ours: bake does not look at it. Nor does
+// bake mind a circle, in which it leaves out the step that closes it.
+func (r *resolver) checkNames(out *printed) {
+	ours := func(at *hcl.Range) bool {
+		s := r.source(at.Filename)
+		return s != nil && s.ours
+	}
+	severityIf := func(reached bool, at *hcl.Range) hcl.DiagnosticSeverity {
+		if reached || ours(at) {
 			return hcl.DiagError
 		}
 		return hcl.DiagWarning
 	}
+	circle := func(at *hcl.Range) hcl.DiagnosticSeverity { return severityIf(false, at) }
 	for _, t := range r.file.Targets {
 		for _, parent := range t.Inherits {
 			if r.targets[parent] != nil || r.mayExist(parent) {
@@ -29,7 +34,7 @@ func (r *resolver) checkNames() {
 			if r.groups[parent] != nil {
 				hint = " It is a group; only targets can be inherited."
 			}
-			r.report(severity(t.Name, at), at, "Unknown target", fmt.Sprintf("Target %s inherits %q, which does not exist.%s", t.Name, parent, hint))
+			r.report(severityIf(r.evaluated[t.Name], at), at, "Unknown target", fmt.Sprintf("Target %s inherits %q, which does not exist.%s", t.Name, parent, hint))
 		}
 	}
 	for _, g := range r.file.Groups {
@@ -41,19 +46,44 @@ func (r *resolver) checkNames() {
 				continue
 			}
 			at := g.whereValue(member)
+			severity := severityIf(out.Group[g.Name] != nil && r.writtenGroup(out, g), at)
 			if member == g.Name {
-				r.report(severity(g.Name, at), at, "Groups in a circle", fmt.Sprintf("Group %s contains itself.", g.Name))
+				r.report(severity, at, "Groups in a circle", fmt.Sprintf("Group %s contains itself.", g.Name))
 				continue
 			}
-			r.report(severity(g.Name, at), at, "Unknown target",
+			r.report(severity, at, "Unknown target",
 				fmt.Sprintf("Group %s names %q, which is neither a target nor a group.%s", g.Name, member, didYouMean(member, r.known())))
 		}
 	}
-	r.inheritCycles(severity)
-	r.groupCycles(severity)
+	r.inheritCycles(circle)
+	r.groupCycles(circle)
 }
 
-type severityOf func(name string, at *hcl.Range) hcl.DiagnosticSeverity
+// writtenGroup reports whether the printed group of that name comes from the
+// build file's: the implied one called default may be there without it.
+func (r *resolver) writtenGroup(out *printed, g *wireGroup) bool {
+	return g.Name != "default" || out.fileDefault
+}
+
+// checkCircle reports that a group stands for itself, if name is a group: there
+// is no target of that name, or it would be meant.
+func (r *resolver) checkCircle(name string) {
+	g := r.groups[name]
+	if g == nil || r.mayExist(name) {
+		return
+	}
+	if s := r.source(g.at.Filename); s != nil && s.ours {
+		return // reported by groupCycles
+	}
+	at := g.at
+	if len(g.Targets) == 0 {
+		r.errorf(&at, "A group without members", "Group %s is a member of another one and has none itself.", name)
+		return
+	}
+	r.errorf(&at, "Groups in a circle", "The members of group %s lead back to it, and there is no target called %s.", name, name)
+}
+
+type severityOf func(at *hcl.Range) hcl.DiagnosticSeverity
 
 func (r *resolver) inheritCycles(severity severityOf) {
 	names := slices.Sorted(maps.Keys(r.targets))
@@ -70,7 +100,7 @@ func (r *resolver) inheritCycles(severity severityOf) {
 			steps = append(steps, fmt.Sprintf("%s inherits %s (%s)", name, cycle[i+1], at))
 		}
 		at := r.targets[cycle[len(cycle)-2]].whereValue("inherits", cycle[len(cycle)-1])
-		r.report(severity(cycle[0], at), at, "Targets inherit in a circle",
+		r.report(severity(at), at, "Targets inherit in a circle",
 			fmt.Sprintf("%s: %s.", strings.Join(cycle, " -> "), strings.Join(steps, ", ")))
 	}
 }
@@ -94,7 +124,7 @@ func (r *resolver) groupCycles(severity severityOf) {
 			steps = append(steps, fmt.Sprintf("%s contains %s (%s)", name, cycle[i+1], r.groups[name].whereValue(cycle[i+1])))
 		}
 		at := r.groups[cycle[len(cycle)-2]].whereValue(cycle[len(cycle)-1])
-		r.report(severity(cycle[0], at), at, "Groups in a circle",
+		r.report(severity(at), at, "Groups in a circle",
 			fmt.Sprintf("%s: %s.", strings.Join(cycle, " -> "), strings.Join(steps, ", ")))
 	}
 }
@@ -122,7 +152,7 @@ func (r *resolver) checkLinks(out *printed) {
 func (r *resolver) links(t *wireTarget) map[string]*hcl.Range {
 	links := map[string]*hcl.Range{}
 	for _, name := range t.DependsOn {
-		targets, _ := r.expand(name, map[string]bool{})
+		targets, _ := r.expand(name)
 		for _, other := range targets {
 			links[other] = t.whereValue("depends-on", name)
 		}
@@ -133,45 +163,6 @@ func (r *resolver) links(t *wireTarget) map[string]*hcl.Range {
 		}
 	}
 	return links
-}
-
-// reached are the names that the request leads to, as far as can be told before
-// anything is merged.
-func (r *resolver) reached() map[string]bool {
-	asked := r.req.Targets
-	if len(asked) == 0 {
-		asked = []string{"default"}
-	}
-	var queue []string
-	for _, pattern := range asked {
-		pattern = strings.ReplaceAll(pattern, ".", "_")
-		if !strings.ContainsAny(pattern, "*?[]") {
-			queue = append(queue, pattern)
-			continue
-		}
-		queue = append(queue, r.known()...) // more than enough
-	}
-	reached := map[string]bool{}
-	for len(queue) > 0 {
-		name := queue[0]
-		queue = queue[1:]
-		if reached[name] {
-			continue
-		}
-		reached[name] = true
-		if g := r.groups[name]; g != nil {
-			queue = append(queue, g.Targets...)
-		}
-		if t := r.targets[name]; t != nil {
-			queue = slices.Concat(queue, t.Inherits, t.DependsOn)
-			for _, value := range t.Contexts {
-				if other, ok := strings.CutPrefix(value, targetPrefix); ok {
-					queue = append(queue, other)
-				}
-			}
-		}
-	}
-	return reached
 }
 
 // cycles are circles in a graph, each as a path that ends where it starts. Every

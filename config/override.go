@@ -16,7 +16,7 @@ const setName = "--set"
 
 // override is what --set says about one key of one target.
 type override struct {
-	key string // of the table, aliases resolved; or "push", "load"
+	key string // of the table, aliases resolved; or "push", "load"; or unknown
 	sub string // what follows the key, for a key that has elements
 	// values are all that were given, in order.
 	values []string
@@ -69,43 +69,50 @@ func (l *loader) parseOverride(s string, at hcl.Range) {
 	if !l.checkKey(&o, parts, hasValue) {
 		return
 	}
-	if !hasValue { // an argument, whose value is the environment's
-		if !l.envFlag("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP") {
-			var ok bool
-			if value, ok = l.req.LookupEnv(o.sub); !ok {
-				return
-			}
+	names := l.matchTargets(parts[0], at)
+	switch {
+	case hasValue:
+	case o.key == "no-cache":
+		value = "true"
+	case !l.envFlag("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP"): // an argument
+		var ok bool
+		if value, ok = l.req.LookupEnv(o.sub); !ok {
+			return
 		}
 	}
-	names := l.matchTargets(parts[0], at)
 	for _, name := range names {
 		l.addOverride(name, o, value)
 	}
 }
 
-// checkKey resolves the override's key and says what is wrong with it.
+// checkKey resolves the override's key and says what is wrong with it. Like bake
+// it says so of every override, but of a key that does not exist only when a
+// target that is evaluated has it.
 func (l *loader) checkKey(o *override, parts []string, hasValue bool) bool {
 	written := parts[1]
-	multi, sub := false, noSubkey
+	multi, ours, sub := false, false, noSubkey
 	switch a := attributeWithKey(written); {
 	case written == "push" || written == "load":
 		o.key = written
 	case a != nil:
-		o.key, multi, sub = a.name, a.multi, a.sub
+		o.key, multi, ours, sub = a.name, a.multi, a.ours, a.sub
 	default:
-		l.errorf(&o.at, "Unknown --set key", "There is no key %q to set.%s", written, didYouMean(written, setKeys()))
-		return false
+		o.key, sub = written, maySubkey
 	}
+	single := !multi || len(parts) == 3
 	switch {
 	case sub == needsSubkey && len(parts) < 3:
 		l.errorf(&o.at, "Invalid --set", "The key %s needs a name: TARGET.%s.NAME=VALUE.", written, written)
 	case len(parts) == 3 && (sub == noSubkey || written == "secrets"):
 		l.errorf(&o.at, "Invalid --set", "The key %s takes no name after it.", written)
-	case o.add && (!multi || len(parts) == 3):
+	case o.add && single && (ours || o.key == "secret" || o.key == "resources"):
 		l.errorf(&o.at, "Invalid --set", "The key %s has one value: use = instead of +=.", written)
-	case !hasValue && o.key != "args":
+	case !hasValue && o.key != "args" && o.key != "no-cache":
 		l.errorf(&o.at, "Invalid --set", "The value is missing. Write TARGET.KEY=VALUE.")
 	default:
+		if o.add && single {
+			l.warnf(&o.at, "There is nothing to add to", "The key %s has one value: += is the same as =, as it is for bake.", written)
+		}
 		return true
 	}
 	return false
@@ -120,15 +127,16 @@ func attributeWithKey(key string) *attribute {
 	return nil
 }
 
-// addOverride adds the override to those of the target: one per key.
+// addOverride adds the override to those of the target: one per key, each where
+// it was given last.
 func (l *loader) addOverride(name string, o override, value string) {
 	list := l.overrides[name]
-	i := slices.IndexFunc(list, func(p *override) bool { return p.key == o.key && p.sub == o.sub })
-	if i < 0 {
-		i = len(list)
-		l.overrides[name] = append(list, &override{key: o.key, sub: o.sub})
+	merged := &override{key: o.key, sub: o.sub}
+	if i := slices.IndexFunc(list, func(p *override) bool { return p.key == o.key && p.sub == o.sub }); i >= 0 {
+		merged = list[i]
+		list = slices.Delete(list, i, i+1)
 	}
-	merged := l.overrides[name][i]
+	l.overrides[name] = append(list, merged)
 	if !o.add && value == "" {
 		merged.clear, merged.values = true, nil
 	} else {
@@ -161,35 +169,43 @@ func (l *loader) matchTargets(pattern string, at hcl.Range) []string {
 	return names
 }
 
-// applyOverrides changes a target as --set asks, in the order of the table, then
-// push and load, which depend on the outputs.
+// applyOverrides changes a target as --set asks, in the order in which it was
+// asked: --push and --load depend on the outputs that are there. Where single
+// secrets come from is told last: they may be given by another override.
 func (l *loader) applyOverrides(t *wireTarget) {
-	overrides := l.overrides[t.Name]
-	for i := range attributes {
-		a := &attributes[i]
-		for _, o := range overrides {
-			if o.key != a.name {
-				continue
-			}
-			if err := a.set(t, o); err != nil {
-				l.errorf(&o.at, "Invalid value in --set", "%s of target %s: %v.", a.name, t.Name, err)
-				continue
-			}
-			t.from[a.name] = origin{at: o.at, set: true}
-			if o.sub != "" {
-				t.from[a.name+"."+o.sub] = origin{at: o.at, set: true}
-			} else if a.name == "secret" {
-				for _, id := range a.keys(t) {
-					l.noteSecret(t, o, id)
-				}
-			}
+	isSecret := func(o *override) bool { return o.key == "secret" && o.sub != "" }
+	for _, o := range l.overrides[t.Name] {
+		if !isSecret(o) {
+			l.applyOverride(t, o)
 		}
 	}
-	for _, key := range []string{"push", "load"} {
-		for _, o := range overrides {
-			if o.key == key {
-				l.applyExport(t, o)
-			}
+	for _, o := range l.overrides[t.Name] {
+		if isSecret(o) {
+			l.applyOverride(t, o)
+		}
+	}
+}
+
+func (l *loader) applyOverride(t *wireTarget, o *override) {
+	if o.key == "push" || o.key == "load" {
+		l.applyExport(t, o)
+		return
+	}
+	a := attributeNamed(o.key)
+	if a == nil || a.set == nil {
+		l.errorf(&o.at, "Unknown --set key", "There is no key %q to set.%s", o.key, didYouMean(o.key, setKeys()))
+		return
+	}
+	if err := a.set(t, o); err != nil {
+		l.errorf(&o.at, "Invalid value in --set", "%s of target %s: %v.", a.name, t.Name, err)
+		return
+	}
+	t.from[a.name] = origin{at: o.at, set: true}
+	if o.sub != "" {
+		t.from[a.name+"."+o.sub] = origin{at: o.at, set: true}
+	} else if a.name == "secret" {
+		for _, id := range a.keys(t) {
+			l.noteSecret(t, o, id)
 		}
 	}
 }

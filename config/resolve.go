@@ -13,6 +13,9 @@ import (
 type printed struct {
 	Group  map[string]*wireGroup  `json:"group,omitempty"`
 	Target map[string]*wireTarget `json:"target"`
+	// fileDefault is set if the group default was gone through, and is not just
+	// the list of what was asked for.
+	fileDefault bool
 }
 
 // addMatrixGroups makes a group of the targets that each matrix made, by the
@@ -30,8 +33,13 @@ func (l *loader) addMatrixGroups() {
 	}
 }
 
-// unique is the list without the later of equal elements.
+// unique is the list without the later of equal elements. An empty list stays
+// what it is: bake prints null for one that nobody wrote and [] for one that is
+// written so.
 func unique[T comparable](list []T) []T {
+	if len(list) == 0 {
+		return list
+	}
 	seen := map[T]bool{}
 	var result []T
 	for _, s := range list {
@@ -60,7 +68,7 @@ func (l *loader) resolve() {
 		groups:  map[string]*wireGroup{},
 		done:    map[string]*wireTarget{},
 
-		expanded: map[string][2][]string{},
+		evaluated: map[string]bool{},
 	}
 	for _, t := range l.file.Targets {
 		r.targets[t.Name] = t
@@ -68,9 +76,9 @@ func (l *loader) resolve() {
 	for _, g := range slices.Backward(l.file.Groups) { // the first of a name counts
 		r.groups[g.Name] = g
 	}
-	r.checkNames()
 	out := r.requested()
 	r.link(out)
+	r.checkNames(out)
 	r.checkLinks(out)
 	l.addEpoch(out.Target)
 	r.build(out)
@@ -81,9 +89,10 @@ type resolver struct {
 	*loader
 	targets map[string]*wireTarget
 	groups  map[string]*wireGroup
-	// done are the resolved targets, expanded the groups that were gone through.
-	done     map[string]*wireTarget
-	expanded map[string][2][]string
+	// done are the resolved targets; evaluated are the names of those and of all
+	// that they inherit from.
+	done      map[string]*wireTarget
+	evaluated map[string]bool
 	// names are the requested targets, in order.
 	names []string
 	// rootDirs are the directories that may be used without leave; fsUnchecked
@@ -112,10 +121,11 @@ func (r *resolver) requested() *printed {
 
 	out := &printed{Target: map[string]*wireTarget{}, Group: map[string]*wireGroup{}}
 	for _, name := range names {
-		targets, groups := r.expand(name, map[string]bool{})
-		for _, t := range unique(targets) {
+		targets, groups := r.expand(name)
+		for _, t := range targets {
 			if _, ok := r.targets[t]; !ok {
-				continue // reported by checkNames or match
+				r.checkCircle(t)
+				continue // else reported by checkNames or match
 			}
 			r.names = append(r.names, t)
 			out.Target[t] = r.target(t)
@@ -126,6 +136,7 @@ func (r *resolver) requested() *printed {
 		}
 	}
 	r.names = unique(r.names)
+	out.fileDefault = out.Group["default"] != nil
 	r.defaultGroup(out, names)
 	return out
 }
@@ -182,27 +193,36 @@ func (r *resolver) match(pattern string, implied bool) []string {
 }
 
 // expand is the list of the targets that a name stands for, and of the groups
-// that were gone through. A group that names itself means the target of that
-// name.
-func (r *resolver) expand(name string, at map[string]bool) (targets, groups []string) {
-	g := r.groups[name]
-	if g == nil || at[name] {
-		return []string{name}, nil
+// that were gone through. Where a group leads back to itself, its name means the
+// target of that name.
+func (r *resolver) expand(name string) (targets, groups []string) {
+	type members struct{ targets, groups []string }
+	visited := map[string]*members{}
+	var visit func(string) *members
+	visit = func(name string) *members {
+		if m, ok := visited[name]; ok {
+			return m
+		}
+		g := r.groups[name]
+		if g == nil {
+			return &members{targets: []string{name}}
+		}
+		m := &members{}
+		visited[name] = m
+		all := members{groups: []string{name}}
+		for _, member := range g.Targets {
+			of := visit(member)
+			all.groups = append(all.groups, of.groups...)
+			if len(of.targets) == 0 { // it is being visited, or has no members
+				all.targets = append(all.targets, member)
+			}
+			all.targets = append(all.targets, of.targets...)
+		}
+		m.targets, m.groups = unique(all.targets), unique(all.groups)
+		return m
 	}
-	if e, ok := r.expanded[name]; ok {
-		return e[0], e[1]
-	}
-	at[name] = true
-	defer delete(at, name)
-	groups = []string{name}
-	for _, member := range g.Targets {
-		t, gs := r.expand(member, at)
-		targets = append(targets, t...)
-		groups = append(groups, gs...)
-	}
-	targets, groups = unique(targets), unique(groups)
-	r.expanded[name] = [2][]string{targets, groups}
-	return targets, groups
+	m := visit(name)
+	return m.targets, m.groups
 }
 
 // target resolves a target: the project's settings, what it inherits, what it
@@ -243,6 +263,7 @@ func (r *resolver) inherit(name string, visited map[string]*wireTarget) *wireTar
 		return t
 	}
 	visited[name] = nil
+	r.evaluated[name] = true
 	own := r.targets[name]
 	t := &wireTarget{}
 	for _, parent := range own.Inherits {
@@ -365,7 +386,7 @@ func (r *resolver) needGroup(out *printed, t *wireTarget, name string, visited m
 		}
 		return
 	}
-	targets, _ := r.expand(name, map[string]bool{})
+	targets, _ := r.expand(name)
 	for _, other := range targets {
 		r.need(out, other, visited)
 	}

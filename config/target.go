@@ -154,7 +154,7 @@ func (r *resolver) contexts(t *wireTarget, b *Target) {
 	switch {
 	case *t.Context == "-":
 		r.errorf(t.where("context"), "Invalid context", "A build file cannot have standard input as a context.")
-	case b.Context.Kind == ContextTarget:
+	case b.Context.Kind == ContextTarget && !r.req.EvaluateOnly:
 		r.errorf(t.where("context"), "Invalid context", "The main context cannot be another target. Make it a named one: contexts = { NAME = %q }.", *t.Context)
 	case b.Context.Kind == ContextDir:
 		r.checkRead(t.where("context"), "The context of target "+t.Name, b.Context.Value)
@@ -243,45 +243,6 @@ func (r *resolver) pull(t *wireTarget) PullPolicy {
 		}
 	}
 	return t.Pull.value()
-}
-
-// outputs are the outputs, and those refused that this release does not have.
-func (r *resolver) outputs(t *wireTarget) []Output {
-	var outputs []Output
-	for i, e := range t.Outputs {
-		at := t.whereIndex("output", i, len(t.Outputs))
-		o := Output{Type: e.Type, Attrs: maps.Clone(e.Attrs)}
-		tar, err := strconv.ParseBool(e.Attrs["tar"])
-		file := e.Type == "tar" || (e.Type == "oci" || e.Type == "docker") && (tar || err != nil)
-		if e.Destination == "" && file && e.Type != "docker" {
-			// Standard output. bake prints it so; targets share outputs.
-			t.Outputs = slices.Clone(t.Outputs)
-			t.Outputs[i] = &buildflags.ExportEntry{Type: e.Type, Attrs: e.Attrs, Destination: "-"}
-			e = t.Outputs[i]
-		}
-		if e.Destination != "" && e.Destination != "-" {
-			o.Dest = joinPath(r.base(at.Filename), e.Destination)
-			if !t.from["output"].set {
-				r.checkWrite(at, "An output of target "+t.Name, o.Dest)
-			}
-		}
-		outputs = append(outputs, o)
-		if r.req.EvaluateOnly {
-			continue
-		}
-		switch e.Type {
-		case "image", "registry", "cacheonly":
-		case "docker", "local", "tar", "oci":
-			if e.Type != "docker" || e.Destination != "" {
-				r.errorf(at, "The output is not available yet",
-					"Target %s has an output of type %s, which this release cannot make. It has image, registry, cacheonly, and docker without dest.", t.Name, e.Type)
-			}
-		default:
-			known := []string{"image", "registry", "cacheonly", "docker", "local", "tar", "oci"}
-			r.errorf(at, "Invalid output", "There is no output of type %q.%s", e.Type, didYouMean(e.Type, known))
-		}
-	}
-	return outputs
 }
 
 func (r *resolver) network(t *wireTarget) string {
@@ -404,7 +365,7 @@ func (r *resolver) defaultRegistry(t *wireTarget) string {
 func (r *resolver) dependsOn(t *wireTarget) []string {
 	var names []string
 	for _, name := range t.DependsOn {
-		targets, _ := r.expand(name, map[string]bool{})
+		targets, _ := r.expand(name)
 		names = append(names, targets...)
 	}
 	return unique(names)
@@ -433,6 +394,7 @@ func (r *resolver) checkSizes(t *wireTarget) {
 			r.errorf(t.where("shm-size"), "Invalid shm-size", "%q is not a size such as 64m or 1g.", *t.ShmSize)
 		}
 	}
+	r.checkResources(t)
 	for _, s := range t.Ulimits {
 		if _, err := units.ParseUlimit(s); err != nil {
 			r.errorf(t.whereValue("ulimits", s), "Invalid ulimit", "%q: %v. Write NAME=SOFT[:HARD], such as nofile=1024:2048.", s, err)
@@ -441,6 +403,26 @@ func (r *resolver) checkSizes(t *wireTarget) {
 	for _, s := range t.Annotations {
 		if _, err := buildflags.ParseAnnotations([]string{s}); err != nil {
 			r.errorf(t.whereValue("annotations", s), "Invalid annotation", "%v.", err)
+		}
+	}
+}
+
+// checkResources checks the limits that are sizes; the others are numbers already.
+func (r *resolver) checkResources(t *wireTarget) {
+	if t.Resources == nil {
+		return
+	}
+	for _, limit := range []struct {
+		name      string
+		value     *string
+		unlimited bool
+	}{{"memory", t.Resources.Memory, false}, {"memory-swap", t.Resources.MemorySwap, true}} {
+		if limit.value == nil {
+			continue
+		}
+		written := strings.TrimSpace(*limit.value)
+		if _, err := units.RAMInBytes(written); err != nil && !(limit.unlimited && written == "-1") {
+			r.errorf(t.where("resources"), "Invalid resources", "%s: %q is not a size such as 64m or 1g.", limit.name, *limit.value)
 		}
 	}
 }

@@ -180,7 +180,8 @@ func combine(expr hcl.Expression, base *hcl.EvalContext) ([]map[string]cty.Value
 	}
 	axes := value.AsValueMap()
 	combinations := []map[string]cty.Value{{}}
-	for _, axis := range slices.Sorted(maps.Keys(axes)) {
+	// The first axis of the file is the one that varies last.
+	for _, axis := range inOrder(expr, base, axes) {
 		if axes[axis].IsNull() || !axes[axis].CanIterateElements() {
 			return nil, invalid("The values of the axis %q are not a list.", axis)
 		}
@@ -188,10 +189,10 @@ func combine(expr hcl.Expression, base *hcl.EvalContext) ([]map[string]cty.Value
 		if len(values)*len(combinations) > maxTargets {
 			return nil, invalid("The matrix makes too many targets: a project may have %d.", maxTargets)
 		}
-		var next []map[string]cty.Value
-		for _, v := range values {
-			for _, c := range combinations {
-				c = maps.Clone(c)
+		next := make([]map[string]cty.Value, 0, len(values)*len(combinations))
+		for _, c := range combinations {
+			for _, v := range values {
+				c := maps.Clone(c)
 				c[axis] = v
 				next = append(next, c)
 			}
@@ -199,6 +200,31 @@ func combine(expr hcl.Expression, base *hcl.EvalContext) ([]map[string]cty.Value
 		combinations = next
 	}
 	return combinations, nil
+}
+
+// inOrder are the names of a matrix's axes in the order of the file, as far as it
+// can be told; bake goes through them by chance.
+func inOrder(expr hcl.Expression, base *hcl.EvalContext, axes map[string]cty.Value) []string {
+	var order []string
+	add := func(name string) {
+		if _, ok := axes[name]; ok && !slices.Contains(order, name) {
+			order = append(order, name)
+		}
+	}
+	pairs, _ := hcl.ExprMap(expr) // no pairs if it is no map by itself
+	for _, p := range pairs {
+		key, diags := p.Key.Value(base)
+		if diags.HasErrors() || !key.IsKnown() || key.IsNull() {
+			continue
+		}
+		if key, err := convert.Convert(key, cty.String); err == nil {
+			add(key.AsString())
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(axes)) {
+		add(name)
+	}
+	return order
 }
 
 // GetName is the target's name: its label, or what the attribute name gives for
