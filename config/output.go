@@ -68,7 +68,9 @@ func (r *resolver) outputs(t *wireTarget) []Output {
 // checkDestination checks that an output can be written to where it says. stdout
 // is set once an output of the target takes standard output.
 func (r *resolver) checkDestination(t *wireTarget, at *hcl.Range, e *buildflags.ExportEntry, kind outputKind, dest string, stdout *bool) {
-	invalid := func(detail string) { r.errorf(at, "Invalid output", "The output %s of target %s %s.", e.Type, t.Name, detail) }
+	invalid := func(detail string) {
+		r.errorf(at, "Invalid output", "The output %s of target %s %s.", e.Type, t.Name, detail)
+	}
 	switch {
 	case kind.dir && e.Destination == "":
 		invalid("needs dest, the directory to write to")
