@@ -46,8 +46,7 @@ type Engine struct {
 	log    *slog.Logger
 	proc   *process // what this process has going, for whoever must clean up
 
-	// isolation is found out when the first RUN needs it.
-	isolation func(context.Context) (isolation, error)
+	isolations isolations
 
 	locks cacheLocks
 
@@ -95,38 +94,16 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 		log:     opt.Logger,
 		adopted: make(map[runner.Snapshot]imageLayer),
 	}
-	e.isolation = once(func(ctx context.Context) (isolation, error) {
-		iso, err := chooseIsolation(ctx, opt)
-		if err == nil {
-			e.log.Debug("isolation", "kind", iso.kind, "runtime", iso.runtime, "not", iso.why)
-			err = e.proc.usesRuntime(iso.runtime)
-		}
-		return iso, err
-	})
+	e.isolations = isolations{opt: opt, note: func(iso isolation) error {
+		e.log.Debug("isolation", "kind", iso.kind, "runtime", iso.runtime, "not", iso.why)
+		return e.proc.usesRuntime(iso.runtime)
+	}}
 	e.sweep(ctx)
 	if e.proc, err = newProcess(e.processDir()); err != nil {
 		return nil, &UnusableError{What: "cannot write to the store's run directory", Err: err}
 	}
 	e.log.Debug("engine open", "root", store.GraphRoot(), "driver", store.GraphDriverName())
 	return e, nil
-}
-
-// once makes a function that does its work at the first call that is not
-// canceled, and gives the same answer ever after.
-func once[T any](fn func(context.Context) (T, error)) func(context.Context) (T, error) {
-	var mu sync.Mutex
-	var done bool
-	var value T
-	var err error
-	return func(ctx context.Context) (T, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if !done {
-			value, err = fn(ctx)
-			done = ctx.Err() == nil
-		}
-		return value, err
-	}
 }
 
 // Do runs one step.

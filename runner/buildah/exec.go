@@ -43,7 +43,7 @@ func (e *Engine) doExec(ctx context.Context, op *pb.ExecOp, job runner.Job) (out
 		return nil, err
 	}
 	x := &execJob{e: e, job: job, op: op}
-	if x.iso, err = e.isolation(ctx); err != nil {
+	if x.iso, err = e.isolations.current(ctx); err != nil {
 		return nil, err
 	}
 	if x.bundle, err = os.MkdirTemp(e.proc.path(bundlesName), ""); err != nil {
@@ -107,7 +107,7 @@ func (x *execJob) run(ctx context.Context, root string) error {
 	}
 	clean := executor.MountStubsCleaner(context.WithoutCancel(ctx), root, stubs, x.op.Meta.RemoveMountStubsRecursive)
 	defer clean()
-	err := x.e.contain(ctx, x)
+	err := x.contain(ctx)
 	var exit *runner.ExitError
 	if errors.As(err, &exit) {
 		for _, code := range x.op.Meta.ValidExitCodes {
@@ -117,6 +117,26 @@ func (x *execJob) run(ctx context.Context, root string) error {
 		}
 	}
 	return err
+}
+
+// contain runs the container. If that fails and the runtime has not been seen to
+// work, it is tried: one that does not work here cannot have run anything, and gives
+// way to another.
+func (x *execJob) contain(ctx context.Context) error {
+	err := x.e.contain(ctx, x)
+	if err == nil || x.iso.tried || ctx.Err() != nil {
+		return err
+	}
+	best, err2 := x.e.isolations.best(ctx)
+	if err2 != nil {
+		return err2
+	}
+	if best.runtime == x.iso.runtime {
+		return err
+	}
+	x.e.log.Warn("the runtime does not work here; another way is taken", "runtime", x.iso.runtime, "error", err, "instead", best.kind+" "+best.runtime)
+	x.iso = best
+	return x.e.contain(ctx, x)
 }
 
 // prepare makes every mount that the RUN asks for and gives the root's place.

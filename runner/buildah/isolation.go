@@ -2,8 +2,9 @@
 
 package buildah
 
-// How a RUN is isolated is found out once, by trying, and not at the first RUN by
-// failing: an OCI runtime that works here, else a chroot.
+// How a RUN is isolated: by an OCI runtime that works here, else a chroot. The
+// first runtime that is installed is taken at its word, for a trial costs as much
+// as a RUN. When a RUN fails under one that was not tried yet, that is made up for.
 
 import (
 	"bytes"
@@ -14,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"go.podman.io/storage/pkg/unshare"
@@ -32,6 +34,82 @@ type isolation struct {
 	runtime string // path of the OCI runtime; empty for chroot
 	version string // what it says of itself
 	why     string // why this one and none that comes before it
+	tried   bool   // it has been seen to work
+}
+
+// isolations is the engine's choice of an isolation.
+type isolations struct {
+	opt  Options
+	note func(isolation) error // called whenever the choice changes
+
+	mu     sync.Mutex
+	chosen isolation // kind is empty as long as nothing is chosen
+}
+
+// current gives the isolation to use, which may not have been tried.
+func (c *isolations) current(ctx context.Context) (isolation, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.chosen.kind != "" {
+		return c.chosen, nil
+	}
+	if iso, ok := guessIsolation(c.opt); ok {
+		return iso, c.choose(iso)
+	}
+	return c.try(ctx)
+}
+
+// best gives an isolation that has been tried.
+func (c *isolations) best(ctx context.Context) (isolation, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.chosen.tried {
+		return c.chosen, nil
+	}
+	return c.try(ctx)
+}
+
+func (c *isolations) try(ctx context.Context) (isolation, error) {
+	iso, err := chooseIsolation(ctx, c.opt)
+	if err != nil {
+		return iso, err
+	}
+	return iso, c.choose(iso)
+}
+
+func (c *isolations) choose(iso isolation) error {
+	if err := c.note(iso); err != nil {
+		return err
+	}
+	c.chosen = iso
+	return nil
+}
+
+// guessIsolation gives what chooseIsolation will come to if the best runtime that
+// is installed works.
+func guessIsolation(opt Options) (isolation, bool) {
+	switch opt.Isolation {
+	case "", isolationOCI, isolationRootless:
+	default:
+		return isolation{}, false
+	}
+	names := runtimeNames()
+	if opt.Runtime != "" {
+		names = []string{opt.Runtime}
+	}
+	for _, name := range names {
+		if path, err := findRuntime(name); err == nil {
+			return isolation{kind: runtimeKind(), runtime: path}, true
+		}
+	}
+	return isolation{}, false
+}
+
+func runtimeKind() string {
+	if unshare.IsRootless() {
+		return isolationRootless
+	}
+	return isolationOCI
 }
 
 // runtimeNames are the runtimes that are looked for, the best first.
@@ -48,7 +126,7 @@ func chooseIsolation(ctx context.Context, opt Options) (isolation, error) {
 		}
 	}
 	if kind == isolationChroot {
-		return isolation{kind: kind, why: "asked for"}, nil
+		return isolation{kind: kind, why: "asked for", tried: true}, nil
 	}
 	names := runtimeNames()
 	if opt.Runtime != "" {
@@ -66,17 +144,14 @@ func chooseIsolation(ctx context.Context, opt Options) (isolation, error) {
 			refused = append(refused, fmt.Sprintf("%s does not work here (%v)", path, err))
 			continue
 		}
-		iso := isolation{kind: isolationOCI, runtime: path, version: version, why: strings.Join(refused, "; ")}
-		if unshare.IsRootless() {
-			iso.kind = isolationRootless
-		}
-		return iso, nil
+		why := strings.Join(refused, "; ")
+		return isolation{kind: runtimeKind(), runtime: path, version: version, why: why, tried: true}, nil
 	}
 	why := strings.Join(refused, "; ")
 	if opt.Runtime != "" || kind != "" {
 		return isolation{}, &UnusableError{What: "no usable OCI runtime: " + why, Fix: "install runc, or use --isolation chroot"}
 	}
-	return isolation{kind: isolationChroot, why: why}, nil
+	return isolation{kind: isolationChroot, why: why, tried: true}, nil
 }
 
 // findRuntime looks in PATH, and in the directories of administrators, which the

@@ -1,0 +1,58 @@
+//go:build linux
+
+package buildah
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/zbuild/zbuild/runner"
+)
+
+// A runtime that is installed and does not work gives way to one that does,
+// whether it says why or not.
+func TestBrokenRuntime(t *testing.T) {
+	for name, script := range map[string]string{
+		"silent":  "#!/bin/sh\nexit 1\n",
+		"missing": "#!/no/such/interpreter\n",
+		"version": "#!/bin/sh\n[ \"$1\" = --version ] && exec echo crun version 0\necho 'unknown version specified' >&2\nexit 1\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			bin := t.TempDir()
+			if err := os.WriteFile(filepath.Join(bin, "crun"), []byte(script), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+			e := open(t, Options{})
+			root := tinyRoot(t, e)
+			var out bytes.Buffer
+			_, err := e.Do(t.Context(), job(execOp(nil, "sh", "-c", "echo once; exit 3"), &out, runner.Input{Snapshot: root}))
+			var exit *runner.ExitError
+			if !errors.As(err, &exit) || exit.Code != 3 || out.String() != "once\n" {
+				t.Errorf("%v, output %q", err, out.String())
+			}
+			if iso, err := e.isolations.current(t.Context()); err != nil || !iso.tried || filepath.Base(iso.runtime) == "crun" {
+				t.Errorf("%+v, %v", iso, err)
+			}
+		})
+	}
+}
+
+// One that was asked for does not give way.
+func TestBrokenRuntimeAskedFor(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "runtime")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	e := open(t, Options{})
+	root := tinyRoot(t, e)
+	e.isolations = isolations{opt: Options{Runtime: path}, note: func(isolation) error { return nil }}
+	_, err := e.Do(t.Context(), job(execOp(nil, "true"), &bytes.Buffer{}, runner.Input{Snapshot: root}))
+	var unusable *UnusableError
+	if !errors.As(err, &unusable) {
+		t.Errorf("%v", err)
+	}
+}
