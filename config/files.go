@@ -40,8 +40,11 @@ type source struct {
 	// ours is set for a file in zbuild's dialect: it may use zbuild's additions,
 	// may hold nothing unknown, and its paths are relative to it.
 	ours bool
-	file *hcl.File
-	text []byte
+	// included is set for a file that another one includes. That it lies somewhere
+	// is no leave to read what lies there.
+	included bool
+	file     *hcl.File
+	text     []byte
 }
 
 // isOurs reports whether a file of that name is in zbuild's dialect.
@@ -213,13 +216,25 @@ func (l *loader) readExisting(dir string, names []string) bool {
 
 // read reads a build file by the name that ranges will give it.
 func (l *loader) read(name string) (*source, error) {
-	path := l.abs(name)
-	l.project.Files = append(l.project.Files, path)
-	readFile := l.req.ReadFile
-	if readFile == nil {
-		readFile = readRegular
+	s, err := l.open(name, l.abs(name))
+	if err != nil {
+		return nil, err
 	}
-	text, err := readFile(path)
+	return l.add(s), nil
+}
+
+// readFile is how a file of the project is read.
+func (l *loader) readFile() func(string) ([]byte, error) {
+	if l.req.ReadFile != nil {
+		return l.req.ReadFile
+	}
+	return readRegular
+}
+
+// open reads the build file of that path.
+func (l *loader) open(name, path string) (*source, error) {
+	l.project.Files = append(l.project.Files, path)
+	text, err := l.readFile()(path)
 	if err != nil {
 		return nil, err
 	}
@@ -230,7 +245,7 @@ func (l *loader) read(name string) (*source, error) {
 	if s.ours || l.envFlag("BUILDX_BAKE_FILE_RELATIVE_PATHS") {
 		s.base = filepath.Dir(path)
 	}
-	return l.add(s), nil
+	return s, nil
 }
 
 func (l *loader) add(s *source) *source {
@@ -284,6 +299,9 @@ func readRegular(path string) ([]byte, error) {
 	}
 	return text, err
 }
+
+// isMissing reports whether a file could not be read because there is none.
+func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
 // readProblem says why a file could not be read, without its path.
 func readProblem(err error) string {

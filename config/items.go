@@ -72,24 +72,9 @@ var (
 	}
 )
 
-// missing are parts of zbuild's language that this release does not have: what
-// happens instead, and whether the result would be wrong if they were ignored.
-var missing = map[string]struct {
-	instead string
-	fatal   bool
-}{
-	"zbuild":   {instead: "Its settings have no effect; use the command line's flags"},
-	"include":  {instead: "Name the files with --file", fatal: true},
-	"env-file": {instead: "Set the variables in the environment or with --var", fatal: true},
-}
-
-func (l *loader) notYet(what string, at hcl.Range) {
-	severity := hcl.DiagWarning
-	if missing[what].fatal {
-		severity = hcl.DiagError
-	}
-	l.report(severity, &at, what+" is not available yet", "This release does not have "+what+". "+missing[what].instead+".")
-}
+// prologueNames are what stands at the top of a file of ours and is read before
+// anything is evaluated. zbuild is a block; in JSON it is an attribute.
+var prologueNames = []string{"include", "env-file", "zbuild"}
 
 // collect checks what every file holds against the language and gathers it.
 func (l *loader) collect() *items {
@@ -147,8 +132,7 @@ func (l *loader) collectOurs(s *source, all *items) {
 			b.Body = blocksAsAttributes(b.Body)
 			all.blocks = append(all.blocks, b)
 		case "cache-mount", "watch": // below, all at once
-		case "zbuild":
-			l.notYet(b.Type, b.DefRange)
+		case "zbuild": // read by prepare
 		default:
 			all.blocks = append(all.blocks, b)
 		}
@@ -156,9 +140,8 @@ func (l *loader) collectOurs(s *source, all *items) {
 	settings := &items{attrs: hcl.Attributes{}}
 	for _, name := range slices.Sorted(maps.Keys(attrs)) {
 		attr := attrs[name]
-		if _, ok := missing[name]; ok {
-			l.notYet(name, attr.NameRange)
-			continue
+		if slices.Contains(prologueNames, name) {
+			continue // read by prepare
 		}
 		if a := attributeNamed(name); a != nil && a.project {
 			settings.attrs[name] = attr
@@ -299,7 +282,11 @@ func blockAttributes(s *source, blockType string) (attrs, blocks []string) {
 	case "function":
 		return []string{"params", "variadic_params", "result"}, nil
 	default:
-		if f := formNamed(blockType); f != nil && s.ours {
+		f := formNamed(blockType)
+		if blockType == settingsForm.name {
+			f = settingsForm
+		}
+		if f != nil && s.ours {
 			return f.attributes(), formNames(f.blocks)
 		}
 		return nil, nil

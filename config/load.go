@@ -38,6 +38,9 @@ type Request struct {
 	Allow []string
 	// LocalPlatform is the platform of this machine, such as linux/amd64.
 	LocalPlatform string
+	// Version is zbuild's own version, which a project can make demands on; they
+	// are not checked if it is none.
+	Version string
 	// EvaluateOnly leaves out the checks that only matter to a build: what may be
 	// read and written, and what is not available yet. It is for bake --print.
 	EvaluateOnly bool
@@ -86,7 +89,9 @@ type loader struct {
 	renamed map[string][]string
 	// overrides are those of req.Overrides, by target.
 	overrides map[string][]*override
-	allow     allowance
+	// fileVars are the values of env-files.
+	fileVars map[string]string
+	allow    allowance
 }
 
 func (l *loader) run(ctx context.Context) {
@@ -95,9 +100,7 @@ func (l *loader) run(ctx context.Context) {
 		l.canceled(ctx)
 		return
 	}
-	for _, s := range l.sources {
-		l.parse(s)
-	}
+	l.prepare()
 	l.items = l.collect()
 	l.evaluate(ctx)
 	if l.canceled(ctx) || l.file == nil {
@@ -118,15 +121,19 @@ func (l *loader) canceled(ctx context.Context) bool {
 	return err != nil
 }
 
-// lookupVar finds the value that --var or the environment gives a variable.
+// lookupVar finds the value that --var, the environment or an env-file gives a
+// variable.
 func (l *loader) lookupVar(name string) (string, bool) {
 	if v, ok := l.req.Vars[name]; ok {
 		return v, true
 	}
-	if l.envFlag("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP") {
-		return "", false
+	if !l.envFlag("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP") {
+		if v, ok := l.req.LookupEnv(name); ok {
+			return v, true
+		}
 	}
-	return l.req.LookupEnv(name)
+	v, ok := l.fileVars[name]
+	return v, ok
 }
 
 // env is the value of an environment variable, empty if it is not set.

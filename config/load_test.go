@@ -84,6 +84,8 @@ func loadScenario(t *testing.T, path string) *scenario {
 		case "env":
 			name, v, _ := strings.Cut(value, "=")
 			env[name] = v
+		case "version":
+			s.request.Version = value
 		case "evaluate-only":
 			s.request.EvaluateOnly = value == "true"
 		default:
@@ -154,12 +156,17 @@ func dump(t *testing.T, p *config.Project) string {
 		}
 		targets[name] = s
 	}
+	var settings *config.Settings
+	if p.Settings != (config.Settings{}) {
+		settings = &p.Settings
+	}
 	text, err := json.MarshalIndent(struct {
 		Dir       string
 		Requested []string
-		Watch     *config.Watch `json:",omitempty"`
+		Watch     *config.Watch    `json:",omitempty"`
+		Settings  *config.Settings `json:",omitempty"`
 		Targets   map[string]shown
-	}{p.Dir, p.Requested, p.Watch, targets}, "", "  ")
+	}{p.Dir, p.Requested, p.Watch, settings, targets}, "", "  ")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -137,7 +137,7 @@ func within(p, dir string) bool {
 func (l *loader) roots() []string {
 	roots := []string{l.req.Dir, l.project.Dir}
 	for _, s := range l.sources {
-		if s.ours && s.path != "" {
+		if s.ours && s.path != "" && !s.included {
 			roots = append(roots, filepath.Dir(s.path))
 		}
 	}

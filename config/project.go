@@ -25,6 +25,8 @@ type Project struct {
 	// for and did not find: a change to any of them can change the project.
 	Files []string
 
+	// Settings are the defaults of flags.
+	Settings Settings
 	// Watch are the settings of watch mode that stand outside of all targets; nil
 	// if there are none. They are not part of any Target's.
 	Watch *Watch

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -93,6 +94,7 @@ func (a *app) session(p projectFlags, targets, overrides []string, sink event.Si
 			Files:         p.Files,
 			Stdin:         a.stdin,
 			LookupEnv:     os.LookupEnv,
+			Version:       cmp.Or(version, "devel"),
 			Vars:          vars,
 			Targets:       targets,
 			Overrides:     overrides,

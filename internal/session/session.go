@@ -7,6 +7,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,7 +42,8 @@ type Options struct {
 	// OpenEngine opens the engine, when first something needs it. Its error ends
 	// the generation as an *EngineError.
 	OpenEngine func(context.Context) (Engine, error)
-	// Jobs is how many steps run at once; 0 means one per core.
+	// Jobs is how many steps run at once; 0 means what the project says, or else
+	// one per core.
 	Jobs int
 	// KeepGoing goes on with what does not depend on a failed step.
 	KeepGoing bool
@@ -160,7 +162,7 @@ func (s *Session) ended(ctx context.Context, g *Generation) bool {
 func (s *Session) plan(ctx context.Context, g *Generation) {
 	plan, diags := planner.Build(ctx, g.Project, planner.Options{
 		Images: s.images,
-		Jobs:   s.opt.Jobs,
+		Jobs:   s.jobs(g),
 		Dir:    s.opt.Load.Dir,
 	})
 	g.Plan = plan
@@ -172,6 +174,9 @@ func (s *Session) plan(ctx context.Context, g *Generation) {
 		g.Diagnostics = nil
 	}
 }
+
+// jobs is how many steps run at once: as asked for, or as the project says.
+func (s *Session) jobs(g *Generation) int { return cmp.Or(s.opt.Jobs, g.Project.Settings.Jobs) }
 
 func (s *Session) run(ctx context.Context, g *Generation) {
 	engine, err := s.images.engine(ctx)
@@ -189,8 +194,8 @@ func (s *Session) run(ctx context.Context, g *Generation) {
 		Cache:     runner.NewDirCache(filepath.Join(state, "cache")),
 		History:   runner.NewHistory(filepath.Join(state, "last")),
 		Hasher:    &source.Hasher{Index: index},
-		Jobs:      s.opt.Jobs,
-		KeepGoing: s.opt.KeepGoing,
+		Jobs:      s.jobs(g),
+		KeepGoing: s.opt.KeepGoing || g.Project.Settings.KeepGoing,
 		Secret:    s.secret,
 		Sink:      s.opt.Sink,
 		Now:       s.opt.Now,
