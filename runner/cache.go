@@ -1,6 +1,8 @@
 package runner
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,24 +20,53 @@ import (
 // Cache remembers what steps have left. What it says may be out of date: a
 // snapshot may be gone. Its methods may be called from several goroutines.
 type Cache interface {
-	// Get looks an entry up; whatever goes wrong is a miss.
-	Get(key digest.Digest) (Entry, bool)
+	// Get looks an entry up. Whatever goes wrong is a miss; the error says what
+	// was wrong with an entry that is there, and is no reason to stop.
+	Get(key digest.Digest) (e Entry, ok bool, err error)
 	// Put replaces an entry.
 	Put(key digest.Digest, e Entry) error
+	// Variants lists steps that differ in nothing but what they take of other
+	// steps' outputs: rest identifies what they have in common. The newest is the
+	// first.
+	Variants(rest digest.Digest) []Variant
+	// PutVariant remembers one, in place of one that has the same key.
+	PutVariant(rest digest.Digest, v Variant) error
 }
 
 // Entry is what a step left.
 type Entry struct {
-	Snapshots []Snapshot `json:"snapshots"` // one per output
+	Snapshots []Snapshot `json:"snapshots,omitempty"` // one per output
 	// Created is when the step ended. Images take their times from it, so that
 	// the same steps make the same image.
-	Created time.Time `json:"created"`
+	Created time.Time `json:"created,omitzero"`
 	// Step is the instruction, for people.
 	Step string `json:"step"`
+	// SameAs is the key of the step whose result this one has, because what they
+	// take of other steps has the same content. There are no Snapshots then.
+	SameAs digest.Digest `json:"sameAs,omitempty"`
 }
 
+// Variant is a step that was done, and what it took of other steps' outputs.
+type Variant struct {
+	Key   digest.Digest `json:"key"`
+	Taken []Taken       `json:"taken"` // in the order in which the step names them
+}
+
+// Taken is a selection's content. What the selection is belongs to the step that
+// makes it.
+type Taken struct {
+	Snapshot Snapshot `json:"snapshot"`
+	// Content is its digest; empty as long as nobody has wanted to know.
+	Content digest.Digest `json:"content,omitempty"`
+}
+
+// maxVariants is how many steps are remembered that differ only in what they take:
+// it is the last few that one comes back to.
+const maxVariants = 8
+
 // DirCache keeps one small file per entry in a directory. Files appear whole, so
-// a process that dies or another that writes at the same time does no harm.
+// a process that dies or another that writes at the same time does no harm, and
+// they carry a checksum, so that damage is noticed.
 type DirCache struct {
 	// Now is the clock; nil is the machine's.
 	Now func() time.Time
@@ -51,49 +83,90 @@ func (c *DirCache) now() time.Time {
 	return c.Now()
 }
 
+const variantsName = "variants"
+
 func (c *DirCache) file(key digest.Digest) string {
 	hex := key.Encoded()
 	return filepath.Join(c.dir, hex[:2], hex)
 }
 
+func (c *DirCache) variantsFile(rest digest.Digest) string {
+	hex := rest.Encoded()
+	return filepath.Join(c.dir, variantsName, hex[:2], hex)
+}
+
 // Get looks an entry up.
-func (c *DirCache) Get(key digest.Digest) (Entry, bool) {
+func (c *DirCache) Get(key digest.Digest) (Entry, bool, error) {
 	name := c.file(key)
 	e, used, err := readEntry(name)
-	if err != nil {
-		return Entry{}, false
+	switch {
+	case errors.Is(err, errDamaged):
+		// It goes at once: what is damaged is made anew, and told of once.
+		err = errors.Join(fmt.Errorf("an entry of the cache is damaged and made anew: %s", name), os.Remove(name))
+		return Entry{}, false, err
+	case err != nil:
+		return Entry{}, false, nil //nolint:nilerr // what cannot be read is not there
 	}
 	// The file's time says when it was used last. It need not be exact, and
-	// writing it at every use would cost.
-	const exactness = time.Hour
-	if now := c.now(); now.Sub(used) > exactness {
+	// writing it at every use would cost. It may be of the future, if the clock was
+	// set back.
+	const exactness = time.Minute
+	if now := c.now(); now.Sub(used).Abs() > exactness {
 		_ = os.Chtimes(name, now, now) // the cache may be somebody else's to write
 	}
-	return e, true
+	return e, true, nil
 }
 
 // readEntry reads an entry and when it was used last.
 func readEntry(name string) (e Entry, used time.Time, err error) {
+	if used, err = readSealed(name, &e); err != nil {
+		return Entry{}, used, err
+	}
+	if len(e.Snapshots) == 0 && e.SameAs.Validate() != nil {
+		return Entry{}, used, errDamaged
+	}
+	return e, used, nil
+}
+
+var errDamaged = errors.New("damaged")
+
+// seal adds to a file's content what shows that it is whole, and belongs under its
+// name.
+func seal(name string, raw []byte) []byte {
+	sum := sha256.Sum256(append([]byte(filepath.Base(name)+"\n"), raw...))
+	return fmt.Appendf(bytes.Clone(raw), "\n%x\n", sum)
+}
+
+// readSealed reads a file that writeSealed wrote, and when it was modified.
+func readSealed(name string, v any) (modified time.Time, err error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return e, used, err
+		return modified, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return e, used, err
+		return modified, err
 	}
-	raw, err := io.ReadAll(f)
+	all, err := io.ReadAll(f)
 	if err != nil {
-		return e, used, err
+		return modified, err
 	}
-	if json.Unmarshal(raw, &e) != nil || len(e.Snapshots) == 0 {
-		return Entry{}, used, errEntry
+	const tail = 1 + 2*sha256.Size + 1
+	if len(all) < tail || !bytes.Equal(seal(name, all[:len(all)-tail]), all) || json.Unmarshal(all[:len(all)-tail], v) != nil {
+		return info.ModTime(), errDamaged
 	}
-	return e, info.ModTime(), nil
+	return info.ModTime(), nil
 }
 
-var errEntry = errors.New("half a file, or one from another time")
+// writeSealed replaces a file whole or not at all.
+func writeSealed(name string, v any) error {
+	raw, err := json.Marshal(v)
+	if err == nil {
+		err = replaceFile(name, seal(name, raw))
+	}
+	return err
+}
 
 // List reads all entries. Files that are no entries are left out.
 func (c *DirCache) List() ([]CachedStep, error) {
@@ -119,15 +192,24 @@ func (c *DirCache) Remove(key digest.Digest) error {
 	return nil
 }
 
-// tidy removes what processes that died while they were writing have left, and
-// files that are no entries.
+// tidy removes what processes that died while they were writing have left, files
+// that are no entries, and variants of which no entry is left.
 func (c *DirCache) tidy(now time.Time) error {
 	return c.files(func(name string, d fs.DirEntry) error {
 		info, err := d.Info()
-		if err != nil || now.Sub(info.ModTime()) < time.Hour {
+		if err != nil || now.Sub(info.ModTime()).Abs() < time.Hour {
 			return nil //nolint:nilerr // it has gone meanwhile
 		}
-		if _, _, err := readEntry(name); errors.Is(err, errEntry) || strings.HasPrefix(d.Name(), tmpPrefix) {
+		useless := strings.HasPrefix(d.Name(), tmpPrefix)
+		if rest := digest.NewDigestFromEncoded(digest.SHA256, d.Name()); rest.Validate() == nil && c.variantsFile(rest) == name {
+			useless = !slices.ContainsFunc(c.Variants(rest), func(v Variant) bool {
+				_, err := os.Stat(c.file(v.Key))
+				return err == nil
+			})
+		} else if _, _, err := readEntry(name); errors.Is(err, errDamaged) {
+			useless = true
+		}
+		if useless {
 			return os.Remove(name)
 		}
 		return nil
@@ -151,17 +233,40 @@ const tmpPrefix = ".new-"
 
 // Put replaces an entry.
 func (c *DirCache) Put(key digest.Digest, e Entry) error {
-	raw, err := json.Marshal(e)
-	if err != nil {
-		return err
-	}
-	name := c.file(key)
-	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+	if err := writeSealed(c.file(key), e); err != nil {
 		return fmt.Errorf("the cache cannot be written: %w", err)
+	}
+	return nil
+}
+
+// Variants lists what is known of steps that have something in common.
+func (c *DirCache) Variants(rest digest.Digest) []Variant {
+	var all []Variant
+	if _, err := readSealed(c.variantsFile(rest), &all); err != nil {
+		return nil // it only spares work
+	}
+	return slices.DeleteFunc(all, func(v Variant) bool { return v.Key.Validate() != nil })
+}
+
+// PutVariant remembers a step. Of two processes that do so at the same time one
+// may be forgotten.
+func (c *DirCache) PutVariant(rest digest.Digest, v Variant) error {
+	all := slices.DeleteFunc(c.Variants(rest), func(o Variant) bool { return o.Key == v.Key })
+	all = slices.Insert(all, 0, v)
+	if err := writeSealed(c.variantsFile(rest), all[:min(len(all), maxVariants)]); err != nil {
+		return fmt.Errorf("the cache cannot be written: %w", err)
+	}
+	return nil
+}
+
+// replaceFile writes a file whole or not at all.
+func replaceFile(name string, raw []byte) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return err
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(name), tmpPrefix)
 	if err != nil {
-		return fmt.Errorf("the cache cannot be written: %w", err)
+		return err
 	}
 	_, err = tmp.Write(raw)
 	if err = errors.Join(err, tmp.Close()); err == nil {
@@ -169,7 +274,6 @@ func (c *DirCache) Put(key digest.Digest, e Entry) error {
 	}
 	if err != nil {
 		_ = os.Remove(tmp.Name())
-		return fmt.Errorf("the cache cannot be written: %w", err)
 	}
-	return nil
+	return err
 }

@@ -2,14 +2,20 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/zbuild/zbuild/internal/source"
 	"github.com/zbuild/zbuild/planner"
 )
+
+// ErrVanished is part of an error if something that was in the store a moment ago
+// has been removed by somebody else. What is missing can be made again.
+var ErrVanished = errors.New("it was removed from the store meanwhile")
 
 // Snapshot names the frozen file tree that a step left behind, in the engine's
 // own terms. The empty Snapshot is the empty tree ("scratch").
@@ -30,6 +36,9 @@ type Job struct {
 	Inputs []Input // parallel to Step.Inputs
 	// Stdout and Stderr receive what a RUN prints, as it prints it.
 	Stdout, Stderr io.Writer
+	// Idle runs fn, in which the step does nothing but wait for others; another step
+	// may run meanwhile. Nil means that nobody cares.
+	Idle func(fn func() error) error
 	// Secret gives the value of a secret by its id. The value is handed to the
 	// process that asks for it and to nothing else. An error that satisfies
 	// errors.Is(err, fs.ErrNotExist) says that nobody declared the secret.
@@ -75,10 +84,20 @@ type Engine interface {
 	// Do runs one step over its inputs and returns a snapshot per output of the
 	// step. A process that ends with a status other than zero is an *ExitError.
 	Do(ctx context.Context, job Job) ([]Snapshot, error)
-	// Use says that snapshots may be in use from now on: until done is called no
-	// prune begins, in this process or another. If one is at work Use waits for its
-	// end. Any number may use snapshots at the same time.
+	// Use says that snapshots are in use from now on: what Keep names and what Do
+	// leaves is spared by every prune, in this process or another, until done is
+	// called. It waits for nobody.
 	Use(ctx context.Context) (done func(), err error)
+	// Keep names snapshots that shall stay. It does not say whether they are there.
+	Keep(s ...Snapshot)
+	// Lease makes this process the only one of the store's that does what key stands
+	// for, until release is called or the process ends, however it ends. If another
+	// one has the lease ok is false. It does not wait.
+	Lease(key digest.Digest) (release func(), ok bool)
+	// Content digests a selection of a snapshot: paths, types, modes, owners, link
+	// targets, extended attributes and bytes, but no times. If the selection is
+	// nothing, the error is a *source.NotFoundError.
+	Content(ctx context.Context, s Snapshot, sel source.Selection) (digest.Digest, error)
 	// Has reports whether a snapshot of an earlier run is still whole.
 	Has(ctx context.Context, s Snapshot) bool
 	// Discard gives up snapshots that nothing refers to any more.

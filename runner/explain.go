@@ -2,6 +2,7 @@ package runner
 
 import (
 	"fmt"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -41,6 +42,9 @@ type Change struct {
 	// Old and New are the instruction before and now, if those differ; New alone
 	// is what was not there before, Old alone what is not there any more.
 	Old, New string
+	// Unknown says that what there was is gone, so that nothing can be said of it but
+	// that it came about in another way.
+	Unknown bool
 	// Files are some of the files that changed, relative to their context, and
 	// More is how many others there are. Removed files are not known.
 	Files []string
@@ -57,7 +61,10 @@ func (r *run) explain(result *Result, since time.Time) error {
 	reasons := make(map[*node]Explanation)
 	var chapters []*chapter
 	if r.opt.History != nil {
-		chapters = r.opt.History.chapters(r.plan)
+		var err error
+		if chapters, err = r.opt.History.chapters(r.plan); err != nil {
+			r.warn(nil, err)
+		}
 	}
 	for _, c := range chapters {
 		now := make([]pastStage, len(c.stages))
@@ -111,11 +118,11 @@ func (r *run) why(n *node, was pastStep) Explanation {
 		e.Reason = ReasonGone
 	case was.Key == "":
 		e.Reason = ReasonNew
-	case was.Key == n.key.Digest:
+	case was.Key == n.key.Digest && len(n.differs) == 0:
 		e.Reason = ReasonForgotten
 	default:
 		e.Reason = ReasonChanged
-		e.Changes = r.changes(n, was)
+		e.Changes = append(r.changes(n, was), n.contentChanges()...)
 	}
 	return e
 }
@@ -127,9 +134,12 @@ func (r *run) changes(n *node, was pastStep) []Change {
 		old[role(p.Name)] = p
 	}
 	var out []Change
-	for _, p := range n.key.Parts {
+	for i, p := range n.key.Parts {
 		o, there := old[role(p.Name)]
 		delete(old, role(p.Name))
+		if there && n.compared && n.selective(i-1) {
+			continue // its content tells
+		}
 		c := Change{What: p.Name}
 		switch {
 		case there && o.Digest == p.Digest:
@@ -148,6 +158,23 @@ func (r *run) changes(n *node, was pastStep) []Change {
 		if _, left := old[role(p.Name)]; left {
 			out = append(out, Change{What: p.Name, Old: p.Name})
 		}
+	}
+	return out
+}
+
+// contentChanges says what the step takes of other steps' outputs and is not what
+// it was.
+func (n *node) contentChanges() []Change {
+	var out []Change
+	for _, d := range n.differs {
+		c := Change{
+			What: fmt.Sprintf("content of %s in input %d (%s)", path.Join("/", d.sel.Path), d.input, n.step.Inputs[d.input].Step.Name),
+			Old:  d.old.String(), New: d.now.String(),
+		}
+		if d.old == "" {
+			c.Old, c.New, c.Unknown = "", "", true
+		}
+		out = append(out, c)
 	}
 	return out
 }

@@ -112,7 +112,7 @@ func TestChangedFiles(t *testing.T) {
 		{"/", []string{"src/a", "src/b", "src/c/d", "src/e", "src/f"}, 4},
 	} {
 		step := copyStep(dir, c.src)
-		key, err := r.keyer.key(t.Context(), step, make([]Key, 2))
+		key, err := r.keyer.key(t.Context(), step, make([]digest.Digest, 2))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -141,7 +141,7 @@ func TestHistoryByTargets(t *testing.T) {
 	h := NewHistory(filepath.Join(t.TempDir(), "last"))
 	record := func(stages ...*planner.Stage) string {
 		t.Helper()
-		all := h.chapters(&planner.Plan{Stages: stages})
+		all, _ := h.chapters(&planner.Plan{Stages: stages})
 		if len(all) != 1 {
 			t.Fatalf("%d chapters", len(all))
 		}
@@ -157,7 +157,8 @@ func TestHistoryByTargets(t *testing.T) {
 	before := func(targets ...string) string {
 		t.Helper()
 		st := stageOf("", targets...)
-		if p := h.chapters(&planner.Plan{Stages: []*planner.Stage{st}})[0].before(st); p != nil {
+		all, _ := h.chapters(&planner.Plan{Stages: []*planner.Stage{st}})
+		if p := all[0].before(st); p != nil {
 			return p.Steps[0].Name
 		}
 		return ""
@@ -196,6 +197,9 @@ func TestHistoryByTargets(t *testing.T) {
 	}
 	if err := os.WriteFile(file, []byte(`[{"targets":["a"],`), 0o600); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := h.chapters(&planner.Plan{Stages: []*planner.Stage{stageOf("six", "a")}}); err == nil {
+		t.Error("nothing is said of the damage")
 	}
 	check("", "a")
 	record(stageOf("six", "a"))

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -136,10 +137,10 @@ func (r *run) collect(result *Result, exports []*export) {
 			continue
 		}
 		switch {
-		case n.unit == nil:
-			result.Cached++
-		case n.unit.state == unitDone:
+		case n.ran:
 			result.Ran++
+		case n.unit == nil || n.cached:
+			result.Cached++
 		}
 	}
 	for _, x := range exports {
@@ -192,34 +193,48 @@ func (r *run) publish(ctx context.Context, result *Result, exports []*export) {
 // name gives a target's image its tags and returns where it is to be pushed.
 func (r *run) name(ctx context.Context, t *planner.Target, exports []*export, tr *TargetResult) ([]string, error) {
 	tags, push := names(t.Config)
-	err := r.task("name:"+t.Name, "naming "+t.Name, func() ([]string, error) {
-		tr.Image = exports[0].image
-		tr.Platforms = nil
-		if len(exports) > 1 {
-			var images []*Image
+	err := r.task("name:"+t.Name, "naming "+t.Name, func() (notes []string, err error) {
+		for try := 0; ; try++ {
+			if notes, err = r.nameOnce(ctx, t, exports, tr, tags); try == maxVanished || ctx.Err() != nil || !errors.Is(err, ErrVanished) {
+				return notes, err
+			}
+			// Somebody removed an image that had no name yet.
 			for _, x := range exports {
-				images = append(images, x.image)
+				if err := r.commit(ctx, x); err != nil {
+					return nil, err
+				}
 			}
-			list, err := r.opt.Engine.Index(ctx, images, t.Config.Format)
-			if err != nil {
-				return nil, fmt.Errorf("%s: making the list of its images: %w", t.Name, err)
-			}
-			tr.Image, tr.Platforms = list, images
 		}
-		notes := []string{tr.Image.ID.String()}
-		if len(tags) > 0 {
-			if err := r.opt.Engine.Tag(ctx, tr.Image, tags); err != nil {
-				return nil, fmt.Errorf("%s: %w", t.Name, err)
-			}
-			tr.Tags = tags
-			notes = append(notes, tags...)
-		}
-		return notes, nil
 	})
 	if err == nil && len(push) == 0 && wantsPush(t.Config) {
 		r.opt.Sink.Emit(event.Warning{Text: t.Name + " has no tags, so there is nothing to push it as", Time: r.opt.Now()})
 	}
 	return push, err
+}
+
+func (r *run) nameOnce(ctx context.Context, t *planner.Target, exports []*export, tr *TargetResult, tags []string) ([]string, error) {
+	tr.Image = exports[0].image
+	tr.Platforms = nil
+	if len(exports) > 1 {
+		var images []*Image
+		for _, x := range exports {
+			images = append(images, x.image)
+		}
+		list, err := r.opt.Engine.Index(ctx, images, t.Config.Format)
+		if err != nil {
+			return nil, fmt.Errorf("%s: making the list of its images: %w", t.Name, err)
+		}
+		tr.Image, tr.Platforms = list, images
+	}
+	notes := []string{tr.Image.ID.String()}
+	if len(tags) > 0 {
+		if err := r.opt.Engine.Tag(ctx, tr.Image, tags); err != nil {
+			return nil, fmt.Errorf("%s: %w", t.Name, err)
+		}
+		tr.Tags = tags
+		notes = append(notes, tags...)
+	}
+	return notes, nil
 }
 
 func wantsPush(t *config.Target) bool {

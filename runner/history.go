@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -54,9 +54,9 @@ type chapter struct {
 	stages []*planner.Stage      // of the plan at hand
 }
 
-// chapters reads what there is to know of a plan's stages.
-func (h *History) chapters(plan *planner.Plan) []*chapter {
-	var all []*chapter
+// chapters reads what there is to know of a plan's stages. The error says what of
+// it is damaged, and is no reason to stop.
+func (h *History) chapters(plan *planner.Plan) (all []*chapter, err error) {
 	byFile := make(map[string]*chapter)
 	for _, st := range plan.Stages {
 		if len(stageSteps(st)) == 0 {
@@ -66,10 +66,15 @@ func (h *History) chapters(plan *planner.Plan) []*chapter {
 		c := byFile[file]
 		if c == nil {
 			c = &chapter{file: file}
-			if raw, err := os.ReadFile(file); err == nil && json.Unmarshal(raw, &c.past) == nil {
-				c.raw = raw
-			} else {
-				c.past = nil
+			_, readErr := readSealed(file, (*json.RawMessage)(&c.raw))
+			if readErr == nil {
+				readErr = json.Unmarshal(c.raw, &c.past)
+			}
+			if readErr != nil {
+				c.past, c.raw = nil, nil
+				if !errors.Is(readErr, fs.ErrNotExist) {
+					err = fmt.Errorf("the history of a stage is damaged and made anew: %s", file)
+				}
 			}
 			c.exact = make(map[string]*pastStage, len(c.past))
 			for i := range c.past {
@@ -80,7 +85,7 @@ func (h *History) chapters(plan *planner.Plan) []*chapter {
 		}
 		c.stages = append(c.stages, st)
 	}
-	return all
+	return all, err
 }
 
 // stagePlace identifies a stage by where it stands, and not by what it does.
@@ -172,26 +177,7 @@ func (c *chapter) write(now []pastStage) error {
 	if err != nil || bytes.Equal(raw, c.raw) {
 		return err
 	}
-	return replaceFile(c.file, raw)
-}
-
-// replaceFile writes a file whole or not at all.
-func replaceFile(name string, raw []byte) error {
-	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(name), tmpPrefix)
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(raw)
-	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), name)
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name())
-	}
-	return err
+	return writeSealed(c.file, json.RawMessage(raw))
 }
 
 // envParts are the variables of a RUN, in the order of their names.

@@ -3,6 +3,7 @@ package runner
 import (
 	"cmp"
 	"context"
+	"os"
 	"runtime"
 	"slices"
 	"time"
@@ -14,10 +15,11 @@ import (
 // SnapshotStore is an engine whose snapshots can be listed, measured and given
 // up. It never names what it did not make itself.
 type SnapshotStore interface {
-	// Exclusive waits until nobody uses snapshots any more, as Engine.Use says, and
-	// holds off new users until release is called. If it has to wait it calls
-	// waiting, once, which may be nil.
-	Exclusive(ctx context.Context, waiting func()) (release func(), err error)
+	// Exclusive makes this process the only one that prunes, until release is
+	// called. If another one does ok is false. It does not wait, and builds go on.
+	Exclusive() (release func(), ok bool, err error)
+	// Kept lists the snapshots that builds use, as Engine.Use says.
+	Kept(ctx context.Context) (map[Snapshot]bool, error)
 	// Has reports whether a snapshot is whole; see Engine.
 	Has(ctx context.Context, s Snapshot) bool
 	// Snapshots lists the snapshots that steps have left, in the order of their
@@ -33,6 +35,8 @@ type SnapshotStore interface {
 	// DiscardCacheMount removes a directory of a cache mount, unless a RUN is using
 	// it.
 	DiscardCacheMount(ctx context.Context, name string) (removed bool, err error)
+	// Disk says how big the file system is that the snapshots are on.
+	Disk(ctx context.Context) (Disk, error)
 	// Tidy removes notes about snapshots that are gone.
 	Tidy(ctx context.Context) error
 }
@@ -43,11 +47,14 @@ type SnapshotInfo struct {
 	// Parent is what it lies on; empty for none.
 	Parent  Snapshot
 	Created time.Time
-	// Busy says that a process is still working in it.
+	// Busy says that a build uses it, or is still working in it.
 	Busy bool
 	// Size is in bytes; see SnapshotStore.Usage. Inventory sets it.
 	Size int64
 }
+
+// Disk is a file system's size in bytes.
+type Disk struct{ Total, Used int64 }
 
 // CacheMount is the directory that a cache mount shows to a RUN.
 type CacheMount struct {
@@ -63,9 +70,10 @@ type CacheMount struct {
 type CachedStep struct {
 	Key digest.Digest
 	Entry
-	// LastUsed is when the entry was written or last found, to the hour.
+	// LastUsed is when the entry was written or last found, to the minute.
 	LastUsed time.Time
-	// Gone says that a snapshot of the entry is not in the store any more.
+	// Gone says that a snapshot of the entry is not in the store any more, or the
+	// entry that it points to not in the cache.
 	Gone bool
 }
 
@@ -103,6 +111,10 @@ func TakeInventory(ctx context.Context, cache *DirCache, store SnapshotStore) (*
 	for i := range inv.Steps {
 		e := &inv.Steps[i]
 		e.Gone = slices.ContainsFunc(e.Snapshots, func(s Snapshot) bool { return !store.Has(ctx, s) })
+		if e.SameAs != "" {
+			_, err := os.Stat(cache.file(e.SameAs))
+			e.Gone = err != nil
+		}
 	}
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))

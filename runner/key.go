@@ -5,10 +5,10 @@ package runner
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -22,7 +22,7 @@ import (
 )
 
 // keyFormat is part of every key: a new number gives up all caches.
-const keyFormat = "zbuild-key-1"
+const keyFormat = "zbuild-key-2"
 
 // Part is one of the things that a key is made of, with a name for people.
 type Part struct {
@@ -41,7 +41,7 @@ const (
 // step's process is a function of what it is given.
 type Key struct {
 	Digest digest.Digest
-	Parts  []Part
+	Parts  []Part // the instruction, the inputs in their order, then files
 }
 
 // keyer makes keys. It remembers the digest of every selection of files, which
@@ -66,9 +66,9 @@ func newKeyer(h *source.Hasher) *keyer {
 	return &keyer{hasher: h, files: make(map[string]*fileDigest)}
 }
 
-// key makes a step's key. inputs are the keys of its inputs' steps, parallel to
+// key makes a step's key. inputs identify what its inputs are, parallel to
 // Step.Inputs. Secrets have no part in it, nor has the place of any file.
-func (k *keyer) key(ctx context.Context, step *planner.Step, inputs []Key) (Key, error) {
+func (k *keyer) key(ctx context.Context, step *planner.Step, inputs []digest.Digest) (Key, error) {
 	if step.Image != nil {
 		return keyOf(imageParts(step.Image)), nil
 	}
@@ -87,7 +87,7 @@ func (k *keyer) key(ctx context.Context, step *planner.Step, inputs []Key) (Key,
 	for i, in := range step.Inputs {
 		parts = append(parts, Part{
 			Name:   fmt.Sprintf(partInput+"%d (%s)", i, in.Step.Name),
-			Digest: digest.FromString(fmt.Sprintf("%s#%d", inputs[i].Digest, in.Index)),
+			Digest: digest.FromString(fmt.Sprintf("%s#%d", inputs[i], in.Index)),
 		})
 	}
 	files, err := k.fileParts(ctx, step)
@@ -95,6 +95,18 @@ func (k *keyer) key(ctx context.Context, step *planner.Step, inputs []Key) (Key,
 		return Key{}, err
 	}
 	return keyOf(append(parts, files...)), nil
+}
+
+// rest identifies what is left of a key without the inputs of which the step takes
+// no more than what selections name: which those are is part of the instruction.
+func (k Key) rest(partial []bool) digest.Digest {
+	parts := []Part{{Digest: digest.FromString("without its partial inputs")}}
+	for i, p := range k.Parts {
+		if in := i - 1; in < 0 || in >= len(partial) || !partial[in] {
+			parts = append(parts, p)
+		}
+	}
+	return keyOf(parts).Digest
 }
 
 // imageParts are the image's layers: its name and the rest of its configuration
@@ -111,11 +123,7 @@ func imageParts(img *planner.BaseImage) []Part {
 func (k *keyer) fileParts(ctx context.Context, step *planner.Step) ([]Part, error) {
 	var parts []Part
 	for _, s := range selections(step) {
-		d, err := k.hash(ctx, s)
-		var none *source.NotFoundError
-		if errors.As(err, &none) && none.Pattern && s.optional {
-			d, err = digest.FromString("nothing"), nil
-		}
+		d, err := s.digest(func() (digest.Digest, error) { return k.hash(ctx, s) })
 		if err != nil {
 			return nil, err
 		}
@@ -124,8 +132,10 @@ func (k *keyer) fileParts(ctx context.Context, step *planner.Step) ([]Part, erro
 	return parts, nil
 }
 
-// selection is what one step takes of one context.
+// selection is what one step takes of one of its inputs.
 type selection struct {
+	input    int
+	local    bool // of a build context, which tree is; otherwise of another step's output
 	tree     source.Tree
 	sel      source.Selection
 	optional bool // it may select nothing
@@ -133,24 +143,43 @@ type selection struct {
 
 func (s selection) partName() string { return partFiles + strings.TrimPrefix(s.sel.Path, "/") }
 
+// selections lists what a step takes of build contexts.
 func selections(step *planner.Step) []selection {
-	local := func(i int64) *planner.Local {
+	all, _ := taken(step)
+	return slices.DeleteFunc(all, func(s selection) bool { return !s.local })
+}
+
+// taken lists what a step takes of its inputs, and says of which of them, being
+// other steps' outputs, it takes no more than that.
+func taken(step *planner.Step) (all []selection, partial []bool) {
+	partial = make([]bool, len(step.Inputs))
+	whole := make([]bool, len(step.Inputs))
+	// use notes how input i is used.
+	use := func(i int64, selected bool, s selection) {
 		if i < 0 || int(i) >= len(step.Inputs) {
-			return nil
+			return
 		}
-		return step.Inputs[i].Step.Local
+		s.input = int(i)
+		l := step.Inputs[i].Step.Local
+		if s.local = l != nil; s.local {
+			s.tree = source.Tree{Dir: l.Dir, Exclude: l.Exclude}
+		}
+		partial[i] = partial[i] || selected && !s.local
+		whole[i] = whole[i] || !selected
+		if selected {
+			all = append(all, s)
+		}
 	}
-	var out []selection
 	switch op := step.Op.Op.(type) {
 	case *pb.Op_File:
 		for _, a := range op.File.Actions {
-			l := local(a.SecondaryInput)
+			use(a.Input, false, selection{})
 			c := a.GetCopy()
-			if l == nil || c == nil {
+			if c == nil {
+				use(a.SecondaryInput, false, selection{})
 				continue
 			}
-			out = append(out, selection{
-				tree: source.Tree{Dir: l.Dir, Exclude: l.Exclude},
+			use(a.SecondaryInput, true, selection{
 				sel: source.Selection{
 					Path: c.Src, Wildcard: c.AllowWildcard, FollowLinks: c.FollowSymlink,
 					Include: c.IncludePatterns, Exclude: c.ExcludePatterns,
@@ -160,15 +189,15 @@ func selections(step *planner.Step) []selection {
 		}
 	case *pb.Op_Exec:
 		for _, m := range op.Exec.Mounts {
-			if l := local(m.Input); l != nil {
-				out = append(out, selection{
-					tree: source.Tree{Dir: l.Dir, Exclude: l.Exclude},
-					sel:  source.Selection{Path: m.Selector, FollowLinks: true},
-				})
-			}
+			// What a RUN changes of a mount that is no output is dropped after it.
+			part := m.MountType == pb.MountType_BIND && path.Clean(m.Dest) != "/" && m.Output < 0
+			use(m.Input, part, selection{sel: source.Selection{Path: m.Selector, FollowLinks: true}})
 		}
 	}
-	return out
+	for i := range partial {
+		partial[i] = partial[i] && !whole[i]
+	}
+	return all, partial
 }
 
 // hash digests a selection, once per run.

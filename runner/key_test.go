@@ -1,9 +1,11 @@
 package runner
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
@@ -29,12 +31,13 @@ func copyStep(dir, src string, exclude ...string) *planner.Step {
 func keyOfStep(t *testing.T, s *planner.Step) digest.Digest {
 	t.Helper()
 	k := newKeyer(nil)
-	inputs := make([]Key, len(s.Inputs))
+	inputs := make([]digest.Digest, len(s.Inputs))
 	for i, in := range s.Inputs {
-		var err error
-		if inputs[i], err = k.key(t.Context(), in.Step, nil); err != nil {
+		key, err := k.key(t.Context(), in.Step, nil)
+		if err != nil {
 			t.Fatal(err)
 		}
+		inputs[i] = key.Digest
 	}
 	key, err := k.key(t.Context(), s, inputs)
 	if err != nil {
@@ -122,20 +125,69 @@ func TestDirCache(t *testing.T) {
 	dir := t.TempDir()
 	c := NewDirCache(filepath.Join(dir, "cache"))
 	key := digest.FromString("key")
-	if _, ok := c.Get(key); ok {
+	if _, ok, _ := c.Get(key); ok {
 		t.Error("an empty cache has an entry")
 	}
 	if err := c.Put(key, Entry{Snapshots: []Snapshot{"s"}, Step: "RUN x"}); err != nil {
 		t.Fatal(err)
 	}
-	if e, ok := c.Get(key); !ok || e.Snapshots[0] != "s" {
+	if e, ok, _ := c.Get(key); !ok || e.Snapshots[0] != "s" {
 		t.Errorf("got %v, %v", e, ok)
 	}
 	// Half a file is a miss.
 	if err := os.WriteFile(c.file(key), []byte(`{"snapshots":["s"`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := c.Get(key); ok {
-		t.Error("half an entry was taken for a whole one")
+	if _, ok, err := c.Get(key); ok || err == nil {
+		t.Errorf("half an entry was taken for a whole one, or nothing was said: %t, %v", ok, err)
+	}
+	if _, ok, err := c.Get(key); ok || err != nil {
+		t.Errorf("the damage is still there: %t, %v", ok, err)
+	}
+	// A whole one under another name is not that of the name.
+	other := digest.FromString("other")
+	if err := c.Put(key, Entry{Snapshots: []Snapshot{"s"}, Step: "RUN x"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(c.file(other)), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(c.file(key), c.file(other)); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := c.Get(other); ok || err == nil {
+		t.Errorf("another's entry was taken: %t, %v", ok, err)
+	}
+}
+
+func TestVariants(t *testing.T) {
+	c := NewDirCache(filepath.Join(t.TempDir(), "cache"))
+	rest := digest.FromString("rest")
+	key := func(i int) digest.Digest { return digest.FromString(fmt.Sprint(i)) }
+	for i := range 2 * maxVariants {
+		if err := c.PutVariant(rest, Variant{Key: key(i), Taken: []Taken{{Snapshot: "s"}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.PutVariant(rest, Variant{Key: key(10), Taken: []Taken{{Snapshot: "s", Content: rest}}}); err != nil {
+		t.Fatal(err)
+	}
+	all := c.Variants(rest)
+	if len(all) != maxVariants || all[0].Key != key(10) || all[0].Taken[0].Content != rest || all[1].Key != key(2*maxVariants-1) {
+		t.Errorf("%d variants, %+v", len(all), all)
+	}
+	// They go when no entry is left of them.
+	if err := c.Put(key(10), Entry{Snapshots: []Snapshot{"s"}}); err != nil {
+		t.Fatal(err)
+	}
+	later := time.Now().Add(2 * time.Hour)
+	if err := c.tidy(later); err != nil || len(c.Variants(rest)) == 0 {
+		t.Errorf("an entry is left: %v, %v", c.Variants(rest), err)
+	}
+	if err := c.Remove(key(10)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.tidy(later); err != nil || len(c.Variants(rest)) != 0 {
+		t.Errorf("no entry is left: %v, %v", c.Variants(rest), err)
 	}
 }

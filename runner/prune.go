@@ -47,7 +47,7 @@ func (p PrunePolicy) Decide(inv *Inventory, now time.Time) *Pruning {
 	d := newDecision(inv, now)
 	d.all = p.All
 	for i, e := range inv.Steps {
-		if e.Gone {
+		if e.Gone && !d.busy(i) {
 			d.forget(i)
 		}
 	}
@@ -59,13 +59,16 @@ func (p PrunePolicy) Decide(inv *Inventory, now time.Time) *Pruning {
 		limit = *p.KeepSize
 	}
 	for _, i := range d.leastRecentlyUsed() {
+		if d.busy(i) {
+			continue
+		}
 		old := p.OlderThan > 0 && now.Sub(d.used(i)) >= p.OlderThan
 		if p.All || old || sized && d.size > limit {
 			d.forget(i)
 		}
 	}
 	for _, m := range inv.Mounts {
-		if !m.InUse && (p.All || p.OlderThan > 0 && now.Sub(m.LastUsed) >= p.OlderThan) {
+		if !m.InUse && (p.All || p.OlderThan > 0 && now.Sub(d.past(m.LastUsed)) >= p.OlderThan) {
 			d.out.Mounts = append(d.out.Mounts, m)
 		}
 	}
@@ -117,15 +120,34 @@ func newDecision(inv *Inventory, now time.Time) *decision {
 			n.depth++
 		}
 	}
+	for _, n := range d.order {
+		for p := n.parent; p != nil && n.Busy && !p.Busy; p = p.parent {
+			p.Busy = true
+		}
+	}
 	for _, e := range inv.Steps {
 		for _, s := range e.Snapshots {
 			if n := d.nodes[s]; n != nil {
 				n.entries++
-				n.touch(e.LastUsed)
+				n.touch(d.past(e.LastUsed))
 			}
 		}
 	}
 	return d
+}
+
+// past is a time that is not of the future, where a clock that was set back leaves
+// things: they would never grow old there.
+func (d *decision) past(t time.Time) time.Time {
+	if t.After(d.now) {
+		return d.now
+	}
+	return t
+}
+
+// busy reports whether a build uses an entry's snapshots.
+func (d *decision) busy(i int) bool {
+	return slices.ContainsFunc(d.inv.Steps[i].Snapshots, func(s Snapshot) bool { return d.nodes[s] != nil && d.nodes[s].Busy })
 }
 
 // touch notes a use of a snapshot, which is one of everything below it.
@@ -137,7 +159,7 @@ func (n *pruneNode) touch(t time.Time) {
 
 // used is when an entry, or what builds on it, was used last.
 func (d *decision) used(i int) time.Time {
-	t := d.inv.Steps[i].LastUsed
+	t := d.past(d.inv.Steps[i].LastUsed)
 	for _, s := range d.inv.Steps[i].Snapshots {
 		if n := d.nodes[s]; n != nil && n.used.After(t) {
 			t = n.used
@@ -191,7 +213,7 @@ func (d *decision) drop(n *pruneNode) {
 			return
 		}
 		named := !n.used.IsZero() // at some time: then it is not about to be named
-		if !named && !d.all && d.now.Sub(n.Created) < justMade {
+		if !named && !d.all && d.now.Sub(n.Created).Abs() < justMade {
 			return
 		}
 		n.dropped = true
@@ -204,10 +226,22 @@ func (d *decision) drop(n *pruneNode) {
 }
 
 // Prune removes from the cache what a policy allows and returns what it really
-// removed: something else may use a snapshot, such as a container. While it works
-// no build begins; it waits for those that run, after a call of waiting.
+// removed: a build may use a snapshot, or a container. Builds go on meanwhile, and
+// keep what they use. If another prune is at work it waits for that, after a call
+// of waiting.
 func Prune(ctx context.Context, cache *DirCache, store SnapshotStore, policy PrunePolicy, now time.Time, waiting func()) (*Pruning, error) {
-	release, err := store.Exclusive(ctx, waiting)
+	release, ok, err := store.Exclusive()
+	for ; err == nil && !ok; release, ok, err = store.Exclusive() {
+		if waiting != nil {
+			waiting()
+			waiting = nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -216,18 +250,39 @@ func Prune(ctx context.Context, cache *DirCache, store SnapshotStore, policy Pru
 	if err != nil {
 		return nil, err
 	}
-	plan, done := policy.Decide(inv, now), &Pruning{}
-	// Entries first: whatever stops us, none leads to a snapshot that is gone.
+	return remove(ctx, cache, store, inv, policy.Decide(inv, now), now)
+}
+
+// remove does what was decided on. Entries go first: whatever stops us, none leads
+// to a snapshot that is gone. Then builds are asked what they use, and that stays;
+// a build, in turn, says what it uses before it makes sure that the entry is still
+// there. So neither waits for the other, and nothing goes that is used.
+func remove(ctx context.Context, cache *DirCache, store SnapshotStore, inv *Inventory, plan *Pruning, now time.Time) (*Pruning, error) {
+	done := &Pruning{}
+	was := make(map[digest.Digest][]Snapshot, len(inv.Steps))
+	for _, e := range inv.Steps {
+		was[e.Key] = e.Snapshots
+	}
 	for _, key := range plan.Keys {
+		if e, _, err := readEntry(cache.file(key)); err == nil && !slices.Equal(e.Snapshots, was[key]) {
+			continue // a build has just made it anew
+		}
 		if err := cache.Remove(key); err != nil {
 			return done, err
 		}
 		done.Keys = append(done.Keys, key)
 	}
+	kept, err := store.Kept(ctx)
+	if err != nil {
+		return done, err
+	}
 	var errs []error
 	for _, s := range plan.Snapshots {
 		if ctx.Err() != nil {
 			return done, context.Cause(ctx)
+		}
+		if kept[s.ID] {
+			continue
 		}
 		errs = append(errs, store.Discard(ctx, s.ID))
 		if !store.Has(ctx, s.ID) {

@@ -150,9 +150,10 @@ func TestDirCacheNotesUse(t *testing.T) {
 	for _, step := range []struct{ now, want time.Time }{
 		{noon.Add(time.Minute), noon},
 		{noon.Add(2 * time.Hour), noon.Add(2 * time.Hour)},
+		{noon.Add(time.Hour), noon.Add(time.Hour)}, // the clock was set back
 	} {
 		clock = step.now
-		if _, ok := c.Get(key); !ok {
+		if _, ok, _ := c.Get(key); !ok {
 			t.Fatal("the entry is not found")
 		}
 		all, err := c.List()
@@ -186,7 +187,7 @@ func TestDirCacheNotesUse(t *testing.T) {
 	if err := c.Remove(key); err != nil {
 		t.Errorf("removing what is gone: %v", err)
 	}
-	if _, ok := c.Get(key); ok {
+	if _, ok, _ := c.Get(key); ok {
 		t.Error("a removed entry is found")
 	}
 }

@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io/fs"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/moby/buildkit/solver/pb"
+	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/zbuild/zbuild/config"
@@ -53,16 +55,28 @@ type run struct {
 // node is what is known of a step during a run.
 type node struct {
 	step    *planner.Step
+	partial []bool // inputs of which only selections are taken; nil if there is none
+	inputs  []digest.Digest
 	key     Key
-	keyErr  error
-	noCache bool // its cached result must not be taken, its own or an input's doing
-	needed  bool
-	entry   Entry
-	cached  bool // entry was found
-	lost    bool // an entry was found, but not what it speaks of
-	started bool // it did work, or tried to
-	unit    *unit
-	failure *StepError
+	// id is the key under which its result is known: its own, or that of an earlier
+	// step that took the same of other steps. What builds on it is keyed by that.
+	id       digest.Digest
+	keyErr   error
+	noCache  bool // its cached result must not be taken, its own or an input's doing
+	unsure   bool // what its key says of its inputs need not be true
+	fresh    bool // it ran although its key was known: so must what builds on it
+	needed   bool
+	entry    Entry
+	cached   bool // entry was found
+	lost     bool // an entry was found, but not what it speaks of
+	started  bool // it did work, or tried to
+	ran      bool // and came to its end
+	said     bool // that it is cached
+	took     []Taken
+	compared bool
+	differs  []difference // what it takes of other steps, against the last time
+	unit     *unit
+	failure  *StepError
 }
 
 // Run executes a plan and gives what became of its targets. The error is the
@@ -100,12 +114,14 @@ func newBuildID() string {
 func (r *run) run(ctx context.Context, result *Result) error {
 	for _, s := range r.plan.Steps {
 		n := &node{step: s}
+		if _, partial := taken(s); slices.Contains(partial, true) {
+			n.partial = partial
+		}
 		r.nodes[s] = n
 		r.order = append(r.order, n)
 	}
 	begin := r.opt.Now()
 	r.makeKeys(ctx)
-	// What is found from here on must still be there when it is needed.
 	done, err := r.opt.Engine.Use(ctx)
 	if err != nil {
 		return err
@@ -119,6 +135,14 @@ func (r *run) run(ctx context.Context, result *Result) error {
 		return errors.Join(result.Failures...)
 	}
 	schedule(ctx, r.units(exports), r.opt.Jobs, r.opt.KeepGoing)
+	for range maxVanished {
+		if ctx.Err() != nil || !r.vanished(ctx, exports) {
+			break
+		}
+		r.opt.Sink.Emit(event.Warning{Text: "something removed from the store what this build uses; what is missing is made again", Time: r.opt.Now()})
+		r.again(ctx, exports)
+		schedule(ctx, r.units(exports), r.opt.Jobs, r.opt.KeepGoing)
+	}
 	r.collect(result, exports)
 	if err := r.explain(result, begin); err != nil {
 		r.opt.Sink.Emit(event.Warning{Text: err.Error(), Time: r.opt.Now()})
@@ -131,6 +155,60 @@ func (r *run) run(ctx context.Context, result *Result) error {
 		return context.Cause(ctx)
 	}
 	return errors.Join(result.Failures...)
+}
+
+// maxVanished is how often a build is taken up again after something has removed
+// what it used.
+const maxVanished = 5
+
+// vanished reports whether something failed because what it used was removed from
+// the store meanwhile, by hand or by another program.
+func (r *run) vanished(ctx context.Context, exports []*export) bool {
+	failed := false
+	for _, n := range r.order {
+		if n.failure != nil {
+			failed = true
+			if errors.Is(n.failure.Err, ErrVanished) {
+				return true
+			}
+		}
+	}
+	for _, x := range exports {
+		if x.unit.state == unitFailed {
+			failed = true
+			if errors.Is(x.unit.err, ErrVanished) {
+				return true
+			}
+		}
+	}
+	if !failed {
+		return false
+	}
+	for _, n := range r.order {
+		for _, s := range n.entry.Snapshots {
+			if !r.opt.Engine.Has(ctx, s) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// again forgets how things ended and finds out what must run now.
+func (r *run) again(ctx context.Context, exports []*export) {
+	for _, n := range r.order {
+		n.needed, n.cached, n.entry, n.unit = false, false, Entry{}, nil
+		if n.keyErr == nil {
+			n.failure = nil
+		}
+	}
+	for _, n := range r.order {
+		r.identify(ctx, n)
+	}
+	for _, x := range exports {
+		x.unit, x.image = nil, nil
+	}
+	r.demand(ctx, exports)
 }
 
 // makeKeys gives every step its key, or the reason why it has none.
@@ -148,22 +226,7 @@ func (r *run) makeKeys(ctx context.Context) {
 	}
 	_ = g.Wait()
 	for _, n := range r.order {
-		n.noCache = n.step.NoCache
-		inputs := make([]Key, len(n.step.Inputs))
-		for i, in := range n.step.Inputs {
-			from := r.nodes[in.Step]
-			inputs[i] = from.key
-			n.noCache = n.noCache || from.noCache
-			if from.keyErr != nil {
-				n.keyErr = errSkipped
-			}
-		}
-		if n.keyErr != nil {
-			continue
-		}
-		if n.key, n.keyErr = r.keyer.key(ctx, n.step, inputs); n.keyErr != nil {
-			n.failure = &StepError{Step: n.step, Err: n.keyErr}
-		}
+		r.identify(ctx, n)
 	}
 }
 
@@ -221,25 +284,6 @@ func (r *run) dependedOn() []*planner.Step {
 	return out
 }
 
-// find looks a step's result up and makes sure that it is still there.
-func (r *run) find(ctx context.Context, n *node) bool {
-	if n.noCache || r.opt.Cache == nil || n.step.Image != nil || n.step.Local != nil {
-		return false
-	}
-	e, ok := r.opt.Cache.Get(n.key.Digest)
-	if !ok {
-		return false
-	}
-	for _, s := range e.Snapshots {
-		if !r.opt.Engine.Has(ctx, s) {
-			n.lost = true
-			return false
-		}
-	}
-	n.entry, n.cached = e, true
-	return true
-}
-
 // units makes the scheduler's work of steps and exports.
 func (r *run) units(exports []*export) []*unit {
 	var units []*unit
@@ -280,9 +324,10 @@ func (r *run) units(exports []*export) []*unit {
 // sayCached reports a step whose result is at hand, or that nobody asks for
 // because a later result is.
 func (r *run) sayCached(n *node) {
-	if n.step.Image != nil || n.keyErr != nil {
+	if n.step.Image != nil || n.keyErr != nil || n.said || n.ran {
 		return
 	}
+	n.said = true
 	now := r.opt.Now()
 	r.opt.Sink.Emit(event.StepStarted{Step: n.step, Time: now})
 	r.opt.Sink.Emit(event.StepDone{Step: n.step, Cached: true, Time: now})
@@ -299,28 +344,17 @@ func weight(s *planner.Step) int {
 	return 2
 }
 
-// do runs one step, again and again as its retries allow, and remembers what it
-// left.
+// do runs one step, unless its result turns out to be at hand.
 func (r *run) do(ctx context.Context, n *node) error {
 	r.opt.Sink.Emit(event.StepStarted{Step: n.step, Time: r.opt.Now()})
 	var tail []string
-	var err error
-	if n.keyErr != nil {
-		err = n.keyErr
-	} else {
-		n.started = true
-		tail, err = r.try(ctx, n)
+	err := n.keyErr
+	if err == nil {
+		tail, err = r.obtain(ctx, n)
 	}
-	done := event.StepDone{Step: n.step, Err: err, Time: r.opt.Now()}
+	done := event.StepDone{Step: n.step, Err: err, Cached: n.cached, Time: r.opt.Now()}
 	switch {
 	case err == nil:
-		n.entry.Created = done.Time.UTC()
-		n.entry.Step = n.step.Name
-		if r.opt.Cache != nil && n.step.Image == nil {
-			if err := r.opt.Cache.Put(n.key.Digest, n.entry); err != nil {
-				r.opt.Sink.Emit(event.Warning{Step: n.step, Text: err.Error(), Time: done.Time})
-			}
-		}
 	case ctx.Err() != nil:
 		done.Canceled, done.Err = true, context.Cause(ctx)
 		err = context.Cause(ctx)
@@ -332,6 +366,38 @@ func (r *run) do(ctx context.Context, n *node) error {
 	}
 	r.opt.Sink.Emit(done)
 	return err
+}
+
+// obtain gets a step's result: from the cache, now that its inputs are at hand,
+// from another process that is just doing it, or by doing it.
+func (r *run) obtain(ctx context.Context, n *node) (tail []string, err error) {
+	if r.identify(ctx, n); n.keyErr != nil {
+		return nil, n.keyErr
+	}
+	if r.find(ctx, n) {
+		return nil, nil
+	}
+	if found, err := r.findAlike(ctx, n); found || err != nil {
+		return nil, err
+	}
+	release, err := r.lease(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if r.find(ctx, n) { // who had the lease has done it
+		return nil, nil
+	}
+	n.started = true
+	if tail, err = r.try(ctx, n); err != nil {
+		return tail, err
+	}
+	n.ran, n.fresh, n.unsure = true, n.noCache || n.unsure, false
+	n.id = n.key.Digest
+	n.entry.Created = r.opt.Now().UTC()
+	n.entry.Step = n.step.Name
+	r.remember(n)
+	return tail, nil
 }
 
 // try has the engine do a step. A RUN that fails may be tried again.
@@ -348,7 +414,7 @@ func (r *run) try(ctx context.Context, n *node) (tail []string, err error) {
 	}
 	for attempt := 1; ; attempt++ {
 		out := newOutput(n.step, r.opt.Sink, r.opt.Now)
-		job := Job{Step: n.step, Inputs: inputs, Stdout: &out.streams[1], Stderr: &out.streams[2]}
+		job := Job{Step: n.step, Inputs: inputs, Stdout: &out.streams[1], Stderr: &out.streams[2], Idle: n.unit.idle}
 		job.Secret = func(id string) ([]byte, error) { return r.secret(n.step, out, id) }
 		n.entry.Snapshots, err = r.opt.Engine.Do(ctx, job)
 		tail = out.end()
@@ -359,10 +425,16 @@ func (r *run) try(ctx context.Context, n *node) (tail []string, err error) {
 		r.opt.Sink.Emit(event.StepRetry{
 			Step: n.step, Attempt: attempt + 1, Of: tries, Delay: n.step.RetryDelay, Err: err, Time: r.opt.Now(),
 		})
-		select {
-		case <-ctx.Done():
-			return tail, context.Cause(ctx)
-		case <-time.After(n.step.RetryDelay):
+		err = n.unit.idle(func() error {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(n.step.RetryDelay):
+				return nil
+			}
+		})
+		if err != nil {
+			return tail, err
 		}
 	}
 }

@@ -19,10 +19,13 @@ type unit struct {
 	do     func(context.Context) error
 
 	// The scheduler's own.
-	waiting    int     // needs that are not done
-	dependents []*unit // who waits for this one
-	priority   int     // weight of the longest chain that begins here
-	order      int     // of two that are equally urgent the first one goes first
+	started    bool
+	signals    chan<- signal
+	granted    chan struct{} // receives once for every slot that it gets back
+	waiting    int           // needs that are not done
+	dependents []*unit       // who waits for this one
+	priority   int           // weight of the longest chain that begins here
+	order      int           // of two that are equally urgent the first one goes first
 	state      unitState
 	err        error
 }
@@ -36,6 +39,33 @@ const (
 	unitSkipped            // never started: something that it needs failed, or all stopped
 	unitCanceled           // stopped in the middle
 )
+
+// signal is what a unit tells the scheduler.
+type signal struct {
+	u    *unit
+	what signalKind
+}
+
+type signalKind int
+
+const (
+	signalDone  signalKind = iota
+	signalIdle             // it only waits, and gives its slot back
+	signalReady            // it wants a slot again
+)
+
+// idle runs fn, in which the unit only waits for somebody else: others may have
+// its slot meanwhile. When it returns the unit has a slot again.
+func (u *unit) idle(fn func() error) error {
+	if u.signals == nil {
+		return fn() // nobody schedules it
+	}
+	u.signals <- signal{u, signalIdle}
+	err := fn()
+	u.signals <- signal{u, signalReady}
+	<-u.granted
+	return err
+}
 
 // errSkipped is the cause of a context that is canceled because something else
 // failed.
@@ -52,32 +82,53 @@ func schedule(ctx context.Context, units []*unit, jobs int, keepGoing bool) {
 	for _, u := range prepare(units) {
 		heap.Push(&ready, u)
 	}
-	done := make(chan *unit)
-	running := 0
+	signals := make(chan signal)
+	running, idle := 0, 0
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	for {
-		for running < jobs && ready.Len() > 0 && ctx.Err() == nil {
-			u := heap.Pop(&ready).(*unit)
-			running++
-			wg.Go(func() {
-				u.err = u.do(ctx)
-				done <- u
-			})
+	start := func(u *unit) {
+		running++
+		if u.started {
+			u.granted <- struct{}{}
+			return
 		}
-		if running == 0 {
+		u.started, u.signals, u.granted = true, signals, make(chan struct{}, 1)
+		wg.Go(func() {
+			u.err = u.do(ctx)
+			signals <- signal{u, signalDone}
+		})
+	}
+	for {
+		for running < jobs && ready.Len() > 0 {
+			// After a cancellation only those go on that have to come to their end.
+			if u := heap.Pop(&ready).(*unit); u.started || ctx.Err() == nil {
+				start(u)
+			}
+		}
+		if running+idle == 0 {
 			break
 		}
-		u := <-done
-		running--
-		settle(ctx, u)
-		if u.state == unitFailed && !keepGoing {
+		s := <-signals
+		switch s.what {
+		case signalIdle:
+			running--
+			idle++
+			continue
+		case signalReady:
+			idle--
+			heap.Push(&ready, s.u)
+			continue
+		case signalDone:
+			running--
+		}
+		settle(ctx, s.u)
+		if s.u.state == unitFailed && !keepGoing {
 			cancel(errSkipped)
 		}
-		if u.state != unitDone {
+		if s.u.state != unitDone {
 			continue // whoever waits for it waits for ever, and is skipped
 		}
-		for _, d := range u.dependents {
+		for _, d := range s.u.dependents {
 			if d.waiting--; d.waiting == 0 {
 				heap.Push(&ready, d)
 			}

@@ -118,3 +118,40 @@ func TestScheduleRandom(t *testing.T) {
 		}
 	}
 }
+
+// A unit that only waits gives its slot to others, and gets one back.
+func TestScheduleIdle(t *testing.T) {
+	open := make(chan struct{})
+	var waits *unit
+	waits = &unit{name: "waits", weight: 100, do: func(ctx context.Context) error {
+		return waits.idle(func() error {
+			select {
+			case <-open:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		})
+	}}
+	opens := &unit{name: "opens", do: func(context.Context) error { close(open); return nil }}
+	after := &unit{name: "after", needs: []*unit{waits}, do: func(context.Context) error { return nil }}
+	units := []*unit{waits, opens, after}
+	schedule(t.Context(), units, 1, false)
+	if want := []unitState{unitDone, unitDone, unitDone}; !slices.Equal(states(units), want) {
+		t.Errorf("states %v, want %v", states(units), want)
+	}
+
+	// One that waits is stopped like any other.
+	boom := errors.New("boom")
+	fails := &unit{name: "fails", do: func(context.Context) error { return boom }}
+	later := &unit{name: "later", needs: []*unit{fails}, do: func(context.Context) error { return nil }}
+	units = []*unit{{name: "waits", weight: 100}, fails, later}
+	waits = units[0]
+	waits.do = func(ctx context.Context) error {
+		return waits.idle(func() error { <-ctx.Done(); return context.Cause(ctx) })
+	}
+	schedule(t.Context(), units, 1, false)
+	if want := []unitState{unitCanceled, unitFailed, unitSkipped}; !slices.Equal(states(units), want) {
+		t.Errorf("states %v, want %v", states(units), want)
+	}
+}

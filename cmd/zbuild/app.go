@@ -104,7 +104,8 @@ func (a *app) session(p projectFlags, targets, overrides []string, sink event.Si
 		OpenEngine: func(ctx context.Context) (session.Engine, error) {
 			return openEngine(ctx, a.engine, a.log)
 		},
-		Sink: sink,
+		Limits: a.engine.limits(),
+		Sink:   sink,
 	}, nil
 }
 

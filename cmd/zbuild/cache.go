@@ -47,7 +47,7 @@ type cachePruneCmd struct {
 
 // Help is shown by 'zbuild cache prune --help'.
 func (cachePruneCmd) Help() string {
-	return `Removes what is of no use to any build: results that were replaced, and entries whose results are gone. With flags it removes more. It waits for running builds, and builds that are started wait for it.
+	return `Removes what is of no use to any build: results that were replaced, and entries whose results are gone. With flags it removes more. What running builds use stays, and no build waits for it. After a bake the cache is brought back under its limits by itself: see --cache-max-size and --cache-max-age of 'zbuild bake'.
 
 Examples:
 
@@ -87,6 +87,54 @@ func (s *size) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q is no size: want a number and a unit, as in 500MB or 10GB", text)
 	}
 	*s = size(n)
+	return nil
+}
+
+// unlimited is how a limit is called that does not bound anything.
+const unlimited = "none"
+
+// share is a size on the command line that may be a part of the disk.
+type share struct {
+	bytes   int64
+	percent int
+}
+
+// UnmarshalText reads a size or a percentage.
+func (s *share) UnmarshalText(text []byte) error {
+	*s = share{}
+	if string(text) == unlimited {
+		return nil
+	}
+	if number, ok := strings.CutSuffix(string(text), "%"); ok {
+		n, err := strconv.Atoi(number)
+		if err != nil || n < 1 || n > 100 {
+			return fmt.Errorf("%q is no part of a disk: want 1%% to 100%%", text)
+		}
+		s.percent = n
+		return nil
+	}
+	var n size
+	if err := n.UnmarshalText(text); err != nil || n == 0 {
+		return fmt.Errorf("%q is no size: want a number and a unit, as in 500MB or 10GB, or a part of the disk, as in 20%%, or none", text)
+	}
+	s.bytes = int64(n)
+	return nil
+}
+
+// lifetime is an age on the command line that may be unlimited.
+type lifetime time.Duration
+
+// UnmarshalText reads an age.
+func (l *lifetime) UnmarshalText(text []byte) error {
+	*l = 0
+	if string(text) == unlimited {
+		return nil
+	}
+	var a age
+	if err := a.UnmarshalText(text); err != nil {
+		return fmt.Errorf("%w, or none", err)
+	}
+	*l = lifetime(a)
 	return nil
 }
 
@@ -159,7 +207,7 @@ func (c *cachePruneCmd) Run(a *app) error {
 		}
 	} else {
 		done, err = runner.Prune(ctx, cache, store, policy, time.Now(), func() {
-			fmt.Fprintln(a.stderr, "zbuild: waiting for a running build to end")
+			fmt.Fprintln(a.stderr, "zbuild: waiting for another prune to end")
 		})
 	}
 	if done != nil {
@@ -209,6 +257,9 @@ func usageOf(inv *runner.Inventory) cacheUsage {
 	}
 	named := make(map[runner.Snapshot]bool)
 	for _, e := range inv.Steps {
+		if e.SameAs != "" {
+			continue // another name for a result that is listed
+		}
 		row := stepUsage{
 			Key: e.Key.String(), Step: e.Step, Snapshots: e.Snapshots, Created: e.Created, LastUsed: &e.LastUsed, Gone: e.Gone,
 		}

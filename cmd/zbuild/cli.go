@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/alecthomas/kong"
 
 	"github.com/zbuild/zbuild/internal/render"
+	"github.com/zbuild/zbuild/runner"
 )
 
 const description = `Build many container images as one graph of stages, by buildah in this process: no daemon, rootless where you are, images straight in containers-storage.
@@ -55,7 +57,14 @@ type engineFlags struct {
 	Runtime         string   `placeholder:"NAME" help:"OCI runtime, by name or path. Default: the first that works."`
 	Isolation       string   `placeholder:"KIND" enum:"oci,rootless,chroot," default:"" env:"BUILDAH_ISOLATION" help:"How a RUN is kept apart: oci, rootless or chroot. Default: the best that works."`
 	Authfile        string   `placeholder:"FILE" env:"REGISTRY_AUTH_FILE" help:"Registry credentials. Default: where podman and docker keep theirs."`
+	CacheMaxSize    share    `placeholder:"SIZE" env:"ZBUILD_CACHE_MAX_SIZE" default:"20%" help:"How much the results of steps may take after a bake, in bytes or of the disk: 50GB, 20%, none. The least recently used go first. Default: ${default}."`
+	CacheMaxAge     lifetime `placeholder:"AGE" env:"ZBUILD_CACHE_MAX_AGE" default:"30d" help:"How long a step or a cache mount may go unused before it is removed after a bake: 12h, 30d, none. Default: ${default}."`
 	SignaturePolicy string   `placeholder:"FILE" help:"Signature policy. Default: the system's policy.json."`
+}
+
+// limits are what bounds the cache.
+func (f engineFlags) limits() runner.Limits {
+	return runner.Limits{MaxAge: time.Duration(f.CacheMaxAge), MaxSize: f.CacheMaxSize.bytes, MaxShare: f.CacheMaxSize.percent}
 }
 
 // projectFlags say what the project is.

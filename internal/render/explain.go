@@ -38,6 +38,8 @@ func Explain(w io.Writer, plan *planner.Plan, explanations []runner.Explanation,
 func change(c runner.Change) string {
 	what := Line(c.What)
 	switch {
+	case c.Unknown:
+		return what + " may have changed: what it was is gone from the store, and so nothing could be compared"
 	case c.Old != "" && c.New != "":
 		return what + " changed: " + Line(c.Old) + " → " + Line(c.New)
 	case c.New != "":

@@ -47,6 +47,9 @@ type Options struct {
 	Jobs int
 	// KeepGoing goes on with what does not depend on a failed step.
 	KeepGoing bool
+	// Limits bound what builds leave in the cache. They are looked after when a build
+	// has done something. The zero value bounds nothing.
+	Limits runner.Limits
 	// Sink receives what happens; nil if nobody wants to know.
 	Sink event.Sink
 	// Now is the clock; nil means the machine's.
@@ -189,10 +192,12 @@ func (s *Session) run(ctx context.Context, g *Generation) {
 	if err != nil {
 		s.warn(err)
 	}
+	cache := runner.NewDirCache(filepath.Join(state, "cache"))
+	cache.Now = s.opt.Now
 	g.Result, g.Err = runner.Run(ctx, g.Plan, runner.Options{
 		Engine:    engine,
-		Cache:     runner.NewDirCache(filepath.Join(state, "cache")),
-		History:   runner.NewHistory(filepath.Join(state, "last")),
+		Cache:     cache,
+		History:   runner.NewHistory(filepath.Join(state, "history")),
 		Hasher:    &source.Hasher{Index: index},
 		Jobs:      s.jobs(g),
 		KeepGoing: s.opt.KeepGoing || g.Project.Settings.KeepGoing,
@@ -202,6 +207,22 @@ func (s *Session) run(ctx context.Context, g *Generation) {
 	})
 	if err := index.Save(); err != nil {
 		s.warn(err)
+	}
+	if g.Result.Ran > 0 && ctx.Err() == nil {
+		s.evict(ctx, engine, cache)
+	}
+}
+
+// evict brings the cache back under its limits. That it cannot be done fails
+// nothing: what was built is built.
+func (s *Session) evict(ctx context.Context, engine Engine, cache *runner.DirCache) {
+	store, ok := engine.(runner.SnapshotStore)
+	if !ok {
+		return
+	}
+	note := filepath.Join(engine.StateDir(), "cache.size")
+	if _, err := runner.Evict(ctx, cache, store, s.opt.Limits, note, s.opt.Now()); err != nil && ctx.Err() == nil {
+		s.warn(fmt.Errorf("the cache cannot be kept within its limits: %w", err))
 	}
 }
 

@@ -28,6 +28,10 @@ import (
 type Hasher struct {
 	// Index remembers the digests of files between calls; nil remembers nothing.
 	Index Index
+	// Owners says that owners and the numbers of devices are part of a digest. They
+	// are where a copy keeps them, as it does of an image's files and not of the
+	// host's.
+	Owners bool
 
 	buffers sync.Pool
 
@@ -107,7 +111,7 @@ func (h *Hasher) Hash(ctx context.Context, t Tree, sel Selection) (digest.Digest
 		}
 		field(sum, path.Base(m))
 		for _, e := range entries {
-			if err := e.write(sum); err != nil {
+			if err := e.write(sum, h.Owners); err != nil {
 				return "", err
 			}
 		}
@@ -115,7 +119,7 @@ func (h *Hasher) Hash(ctx context.Context, t Tree, sel Selection) (digest.Digest
 	return digest.NewDigest(digest.SHA256, sum), nil
 }
 
-func (e *entry) write(sum hash.Hash) error {
+func (e *entry) write(sum hash.Hash, owners bool) error {
 	field(sum, e.name)
 	var mode [4]byte
 	binary.BigEndian.PutUint32(mode[:], uint32(e.info.Mode()))
@@ -123,6 +127,9 @@ func (e *entry) write(sum hash.Hash) error {
 	field(sum, e.link)
 	field(sum, e.twin)
 	field(sum, string(e.digest))
+	if owners {
+		field(sum, ownership(e.info))
+	}
 	attrs, err := xattrs(e.real)
 	if err != nil {
 		return err

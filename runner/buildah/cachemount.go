@@ -12,8 +12,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,32 +31,93 @@ import (
 // Between processes and between RUNs the directories' lock files do it.
 type cacheLocks struct{ make sync.Mutex }
 
-func (x *execJob) cacheMount(ctx context.Context, m *pb.Mount) (string, error) {
+// cacheName is what a cache's directory is called.
+func (x *execJob) cacheName(m *pb.Mount) string {
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%q", m.CacheOpt.ID)
-	var from runner.Input
 	if m.Input >= 0 {
-		from = x.job.Inputs[m.Input]
 		in := x.job.Step.Inputs[m.Input]
 		fmt.Fprintf(sum, "%q%d%q", in.Step.ID, in.Index, m.Selector)
 	}
-	name := hex.EncodeToString(sum.Sum(nil))[:32]
-	for n := 0; ; n++ {
-		dir := filepath.Join(x.e.StateDir(), cachesName, name)
-		if n > 0 {
-			dir = fmt.Sprintf("%s-%d", dir, n)
+	return hex.EncodeToString(sum.Sum(nil))[:32]
+}
+
+// lockCaches takes all caches that the RUN mounts. They are taken in the order of
+// their names: two RUNs that want the same ones cannot wait for each other. One
+// that is mounted twice is taken once, as the stricter mount asks for.
+func (x *execJob) lockCaches(ctx context.Context) error {
+	sharing := make(map[string]pb.CacheSharingOpt)
+	for _, m := range x.op.Mounts {
+		if m.MountType != pb.MountType_CACHE {
+			continue
 		}
-		unlock, err := lockCache(ctx, dir, m.CacheOpt.Sharing)
+		name := x.cacheName(m)
+		if s, ok := sharing[name]; !ok || s == pb.CacheSharingOpt_SHARED || m.CacheOpt.Sharing == pb.CacheSharingOpt_LOCKED {
+			sharing[name] = m.CacheOpt.Sharing
+		}
+	}
+	x.caches = make(map[string]string, len(sharing))
+	for _, name := range slices.Sorted(maps.Keys(sharing)) {
+		dir, err := x.takeCache(ctx, filepath.Join(x.e.StateDir(), cachesName, name), sharing[name])
+		if err != nil {
+			return err
+		}
+		x.caches[name] = dir
+	}
+	return nil
+}
+
+// takeCache takes a cache, or for a private one that is in use the first of its
+// kind that is not.
+func (x *execJob) takeCache(ctx context.Context, dir string, sharing pb.CacheSharingOpt) (string, error) {
+	own := dir
+	for n := 1; ; n++ {
+		unlock, err := lockCache(own, sharing)
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			continue // private, and in use: the next one
+			if sharing == pb.CacheSharingOpt_PRIVATE {
+				own = fmt.Sprintf("%s-%d", dir, n)
+				continue
+			}
+			unlock, err = x.waitCache(ctx, own, sharing)
 		}
 		if err != nil {
-			return "", err
+			return "", fmt.Errorf("taking a cache: %w", err)
 		}
 		x.undo = append(x.undo, unlock)
-		touch(filepath.Join(dir, lockName))
-		return x.fillCache(ctx, dir, m, from)
+		touch(filepath.Join(own, lockName))
+		return own, nil
 	}
+}
+
+// waitCache waits until a cache can be taken. Another step may run meanwhile.
+func (x *execJob) waitCache(ctx context.Context, dir string, sharing pb.CacheSharingOpt) (unlock func(), err error) {
+	wait := func() error {
+		for {
+			unlock, err = lockCache(dir, sharing)
+			if !errors.Is(err, unix.EWOULDBLOCK) {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}
+	if x.job.Idle == nil {
+		return unlock, wait()
+	}
+	err = x.job.Idle(wait)
+	return unlock, err
+}
+
+// cacheMount gives the directory of a cache, which is taken already.
+func (x *execJob) cacheMount(ctx context.Context, m *pb.Mount) (string, error) {
+	var from runner.Input
+	if m.Input >= 0 {
+		from = x.job.Inputs[m.Input]
+	}
+	return x.fillCache(ctx, x.caches[x.cacheName(m)], m, from)
 }
 
 // fillCache makes the cache's directory if this is its first use.
@@ -96,34 +160,37 @@ func (x *execJob) fillCache(ctx context.Context, dir string, m *pb.Mount, from r
 	return data, nil
 }
 
-// lockCache takes a cache as its sharing says: with others, alone after waiting
-// for them, or alone at once (the error is then EWOULDBLOCK if others have it).
-func lockCache(ctx context.Context, dir string, sharing pb.CacheSharingOpt) (func(), error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
+// lockCache takes a cache as its sharing says: with others, or alone. The error is
+// EWOULDBLOCK if others have it.
+func lockCache(dir string, sharing pb.CacheSharingOpt) (func(), error) {
 	how := unix.LOCK_EX | unix.LOCK_NB
 	if sharing == pb.CacheSharingOpt_SHARED {
 		how = unix.LOCK_SH | unix.LOCK_NB
 	}
 	for {
-		err := unix.Flock(int(f.Fd()), how)
-		if err == nil {
-			return func() { f.Close() }, nil
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, err
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) || sharing == pb.CacheSharingOpt_PRIVATE {
+		f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed by a prune this moment
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := unix.Flock(int(f.Fd()), how); err != nil {
 			f.Close()
 			return nil, err
 		}
-		select {
-		case <-ctx.Done():
-			f.Close()
-			return nil, context.Cause(ctx)
-		case <-time.After(50 * time.Millisecond):
+		// A prune may have removed it with everything in it between the two calls.
+		opened, err := f.Stat()
+		named, err2 := os.Stat(f.Name())
+		if err == nil && err2 == nil && os.SameFile(opened, named) {
+			return func() { f.Close() }, nil
+		}
+		f.Close()
+		if err := errors.Join(err, err2); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
 		}
 	}
 }

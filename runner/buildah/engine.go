@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -49,6 +50,7 @@ type Engine struct {
 	isolations isolations
 
 	locks cacheLocks
+	kept  kept
 
 	mu      sync.Mutex
 	adopted map[runner.Snapshot]imageLayer // layers that this process digested
@@ -101,6 +103,10 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 	e.sweep(ctx)
 	if e.proc, err = newProcess(e.processDir()); err != nil {
 		return nil, &UnusableError{What: "cannot write to the store's run directory", Err: err}
+	}
+	e.kept.names = make(map[runner.Snapshot]bool)
+	if e.kept.file, err = os.OpenFile(e.proc.path(keptName), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
+		return nil, &UnusableError{What: "cannot write to the store's run directory", Err: errors.Join(err, e.proc.close())}
 	}
 	e.log.Debug("engine open", "root", store.GraphRoot(), "driver", store.GraphDriverName())
 	return e, nil
@@ -163,7 +169,7 @@ func (e *Engine) processDir() string { return filepath.Join(e.store.RunRoot(), "
 
 // Close gives the store back. Layers and images stay.
 func (e *Engine) Close() error {
-	err := e.proc.close()
+	err := errors.Join(e.proc.close(), e.kept.file.Close())
 	_, err2 := e.store.Shutdown(false)
 	if errors.Is(err2, storage.ErrLayerUsedByContainer) {
 		err2 = nil // somebody else's container is mounted: that is its owner's affair

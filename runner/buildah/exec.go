@@ -35,6 +35,7 @@ type execJob struct {
 	mounts []specs.Mount // those that the Dockerfile asks for
 	layers []*stepLayer  // by output; nil where the output is only passed on
 	passed []runner.Snapshot
+	caches map[string]string // directories of cache mounts, by name
 	undo   []func()
 }
 
@@ -144,6 +145,9 @@ func (x *execJob) prepare(ctx context.Context) (root string, err error) {
 	outputs := 0
 	for _, m := range x.op.Mounts {
 		outputs = max(outputs, int(m.Output)+1)
+	}
+	if err := x.lockCaches(ctx); err != nil {
+		return "", err
 	}
 	x.layers = make([]*stepLayer, outputs)
 	x.passed = make([]runner.Snapshot, outputs)

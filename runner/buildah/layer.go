@@ -69,6 +69,7 @@ func (l *stepLayer) freeze() (runner.Snapshot, error) {
 		return "", fmt.Errorf("unmounting a layer: %w", err)
 	}
 	l.done = true
+	l.e.Keep(runner.Snapshot(l.id)) // before it is not being made any more
 	l.e.proc.end(l.id)
 	return runner.Snapshot(l.id), nil
 }

@@ -29,6 +29,7 @@ const (
 	mountsName  = "mounts" // read-only views of snapshots
 	emptyName   = "empty"  // a directory that stays empty
 	runtimePath = "runtime.path"
+	keptName    = "kept" // the snapshots that the process uses
 )
 
 // process is the directory of one running zbuild.

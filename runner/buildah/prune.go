@@ -8,6 +8,7 @@ package buildah
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -27,8 +28,7 @@ import (
 const stepFlag = "zbuild.step"
 
 const (
-	usesName      = "uses.lock" // held by builds together, by a prune alone
-	notesName     = "layers"    // what is known of layers
+	notesName     = "layers" // what is known of layers
 	usageName     = "usage"
 	cachesName    = "cache-mounts"
 	cacheDataName = "data"
@@ -42,57 +42,24 @@ func isStepLayer(l *storage.Layer) bool {
 	return mark
 }
 
-// Use holds off prunes.
-func (e *Engine) Use(ctx context.Context) (func(), error) {
-	release, err := e.lockUses(ctx, unix.LOCK_SH, nil)
-	if err != nil && ctx.Err() == nil {
-		// Whoever cannot write here cannot prune, either.
-		e.log.Debug("builds cannot be told of to prunes", "error", err)
-		return func() {}, nil
+// Disk says how big the store's file system is.
+func (e *Engine) Disk(context.Context) (runner.Disk, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(e.store.GraphRoot(), &st); err != nil {
+		return runner.Disk{}, fmt.Errorf("looking at the store's file system: %w", err)
 	}
-	return release, err
-}
-
-// Exclusive waits for builds and holds them off.
-func (e *Engine) Exclusive(ctx context.Context, waiting func()) (func(), error) {
-	return e.lockUses(ctx, unix.LOCK_EX, waiting)
-}
-
-func (e *Engine) lockUses(ctx context.Context, how int, waiting func()) (func(), error) {
-	if err := os.MkdirAll(e.StateDir(), 0o700); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(filepath.Join(e.StateDir(), usesName), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			f.Close()
-			return nil, err
-		}
-		if waiting != nil {
-			waiting()
-			waiting = nil
-		}
-		select {
-		case <-ctx.Done():
-			f.Close()
-			return nil, context.Cause(ctx)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+	block := int64(st.Bsize) //nolint:unconvert // the type differs by architecture
+	return runner.Disk{Total: int64(st.Blocks) * block, Used: int64(st.Blocks-st.Bfree) * block}, nil
 }
 
 // Snapshots lists the layers that steps have made.
-func (e *Engine) Snapshots(context.Context) ([]runner.SnapshotInfo, error) {
+func (e *Engine) Snapshots(ctx context.Context) ([]runner.SnapshotInfo, error) {
 	// The journals first: a layer that is finished in between is then young, and
 	// not taken for one that nobody wants.
-	busy := e.journalled()
+	busy, err := e.Kept(ctx)
+	if err != nil {
+		return nil, err
+	}
 	layers, err := e.store.Layers()
 	if err != nil {
 		return nil, err
@@ -102,7 +69,7 @@ func (e *Engine) Snapshots(context.Context) ([]runner.SnapshotInfo, error) {
 		l := &layers[i]
 		if isStepLayer(l) {
 			all = append(all, runner.SnapshotInfo{
-				ID: runner.Snapshot(l.ID), Parent: runner.Snapshot(l.Parent), Created: l.Created, Busy: busy[l.ID],
+				ID: runner.Snapshot(l.ID), Parent: runner.Snapshot(l.Parent), Created: l.Created, Busy: busy[runner.Snapshot(l.ID)],
 			})
 		}
 	}

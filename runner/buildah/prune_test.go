@@ -3,13 +3,14 @@
 package buildah
 
 import (
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
+	digest "github.com/opencontainers/go-digest"
+
+	"github.com/zbuild/zbuild/internal/source"
 	"github.com/zbuild/zbuild/runner"
 )
 
@@ -80,40 +81,134 @@ func TestSnapshotStore(t *testing.T) {
 	}
 }
 
-func TestExclusiveWaitsForUses(t *testing.T) {
+func TestKept(t *testing.T) {
 	e := open(t, Options{})
 	ctx := t.Context()
+	check := func(want ...runner.Snapshot) {
+		t.Helper()
+		got, err := e.Kept(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) != len(want) {
+			t.Errorf("kept: %v, want %v", got, want)
+		}
+		for _, s := range want {
+			if !got[s] {
+				t.Errorf("kept: %v, want %v", got, want)
+			}
+		}
+	}
 	one, err := e.Use(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	two, err := e.Use(ctx) // together
+	two, err := e.Use(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
+	l, err := e.newLayer("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(runner.Snapshot(l.id))
+	s, err := l.freeze()
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(s)
+	e.Keep("a", "b", "a", "")
+	check(s, "a", "b")
+	one()
+	check(s, "a", "b")
 	two()
-	waited := make(chan struct{})
-	go func() { <-waited; one() }()
-	alone, err := e.Exclusive(ctx, func() { close(waited) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-waited:
-	default:
-		t.Error("nobody was waited for")
-	}
-	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
-	defer cancel()
-	if _, err := e.Use(short); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a use during a prune: %v", err)
-	}
-	alone()
+	check()
 	again, err := e.Use(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
+	e.Keep("a")
+	check("a")
 	again()
+}
+
+func TestExclusive(t *testing.T) {
+	e := open(t, Options{})
+	release, ok, err := e.Exclusive()
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	if _, ok, err := e.Exclusive(); ok || err != nil {
+		t.Errorf("two at once: %t, %v", ok, err)
+	}
+	release()
+	if release, ok, err = e.Exclusive(); !ok || err != nil {
+		t.Fatalf("after the release: %t, %v", ok, err)
+	}
+	release()
+}
+
+func TestLease(t *testing.T) {
+	e := open(t, Options{})
+	key, other := digest.FromString("a"), digest.FromString("b")
+	release, ok := e.Lease(key)
+	if !ok {
+		t.Fatal("nobody has it, and it cannot be had")
+	}
+	if _, ok := e.Lease(key); ok {
+		t.Error("two have the same")
+	}
+	if release, ok := e.Lease(other); !ok {
+		t.Error("another is taken, too")
+	} else {
+		release()
+	}
+	release()
+	if release, ok = e.Lease(key); !ok {
+		t.Error("it was not given back")
+	} else {
+		release()
+	}
+}
+
+// A snapshot's content is what a copy of it would be.
+func TestContent(t *testing.T) {
+	e := open(t, Options{})
+	ctx := t.Context()
+	base := tinyRoot(t, e)
+	content := func(commands string, sel source.Selection) digest.Digest {
+		t.Helper()
+		s, _ := do(t, e, execOp(nil, "sh", "-c", commands), runner.Input{Snapshot: base})
+		var first digest.Digest
+		for range 2 { // digested, and remembered
+			d, err := e.Content(ctx, s, sel)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if first != "" && d != first {
+				t.Errorf("%s: %s, then %s", commands, first, d)
+			}
+			first = d
+		}
+		return first
+	}
+	out := source.Selection{Path: "/out"}
+	const script = "mkdir /out; echo x > /out/a; ln -s a /out/b; "
+	want := content(script, out)
+	for _, same := range []string{"echo other > /other; " + script, script + "touch -d 2001-01-01 /out/a /out"} {
+		if content(same, out) != want {
+			t.Errorf("%q: the content is another", same)
+		}
+	}
+	for _, differs := range []string{"echo y > /out/a", "chmod 600 /out/a", "chown 7 /out/a", "ln -sf c /out/b", "touch /out/c", "mv /out/a /out/A", "rm /out/b", "mkfifo /out/p"} {
+		if content(script+differs, out) == want {
+			t.Errorf("%q: the content is the same", differs)
+		}
+	}
+	var none *source.NotFoundError
+	if _, err := e.Content(ctx, base, out); !errors.As(err, &none) {
+		t.Errorf("nothing there: %v", err)
+	}
 }
 
 func TestDiscardCacheMount(t *testing.T) {
