@@ -61,7 +61,9 @@ func (r *run) identify(ctx context.Context, n *node) {
 }
 
 // selective reports whether of an input only selections are taken.
-func (n *node) selective(input int) bool { return input >= 0 && input < len(n.partial) && n.partial[input] }
+func (n *node) selective(input int) bool {
+	return input >= 0 && input < len(n.partial) && n.partial[input]
+}
 
 // entry reads an entry of the cache.
 func (r *run) entry(n *node, key digest.Digest) (Entry, bool) {
