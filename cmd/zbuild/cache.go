@@ -95,8 +95,8 @@ const unlimited = "none"
 
 // share is a size on the command line that may be a part of the disk.
 type share struct {
-	bytes   int64
-	percent int
+	Bytes   int64
+	Percent int
 }
 
 // UnmarshalText reads a size or a percentage.
@@ -110,14 +110,14 @@ func (s *share) UnmarshalText(text []byte) error {
 		if err != nil || n < 1 || n > 100 {
 			return fmt.Errorf("%q is no part of a disk: want 1%% to 100%%", text)
 		}
-		s.percent = n
+		s.Percent = n
 		return nil
 	}
 	var n size
 	if err := n.UnmarshalText(text); err != nil || n == 0 {
 		return fmt.Errorf("%q is no size: want a number and a unit, as in 500MB or 10GB, or a part of the disk, as in 20%%, or none", text)
 	}
-	s.bytes = int64(n)
+	s.Bytes = int64(n)
 	return nil
 }
 

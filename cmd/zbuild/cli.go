@@ -64,7 +64,7 @@ type engineFlags struct {
 
 // limits are what bounds the cache.
 func (f engineFlags) limits() runner.Limits {
-	return runner.Limits{MaxAge: time.Duration(f.CacheMaxAge), MaxSize: f.CacheMaxSize.bytes, MaxShare: f.CacheMaxSize.percent}
+	return runner.Limits{MaxAge: time.Duration(f.CacheMaxAge), MaxSize: f.CacheMaxSize.Bytes, MaxShare: f.CacheMaxSize.Percent}
 }
 
 // projectFlags say what the project is.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/google/go-cmp/cmp"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/zbuild/zbuild/internal/session"
 	"github.com/zbuild/zbuild/planner"
+	"github.com/zbuild/zbuild/runner"
 )
 
 // parse parses a command line and gives the verb that was chosen.
@@ -76,6 +78,28 @@ func TestVerbs(t *testing.T) {
 	}
 }
 
+func TestLimits(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want runner.Limits
+	}{
+		{nil, runner.Limits{MaxAge: 30 * 24 * time.Hour, MaxShare: 20}},
+		{[]string{"--cache-max-size=none", "--cache-max-age=none"}, runner.Limits{}},
+		{[]string{"--cache-max-size=7%", "--cache-max-age=90m"}, runner.Limits{MaxAge: 90 * time.Minute, MaxShare: 7}},
+		{[]string{"--cache-max-size=500MB", "--cache-max-age=2d"}, runner.Limits{MaxAge: 48 * time.Hour, MaxSize: 500e6}},
+	} {
+		got, _, err := parse(t, append([]string{"bake"}, c.args...)...)
+		if err != nil || got.Engine.limits() != c.want {
+			t.Errorf("%q: %+v, %v; want %+v", c.args, got.Engine.limits(), err, c.want)
+		}
+	}
+	for _, arg := range []string{"--cache-max-size=0", "--cache-max-size=101%", "--cache-max-size=much", "--cache-max-age=0", "--cache-max-age=soon"} {
+		if _, _, err := parse(t, "bake", arg); err == nil {
+			t.Errorf("%s was taken", arg)
+		}
+	}
+}
+
 func TestFlags(t *testing.T) {
 	got, _, err := parse(
 		t, "bake",
@@ -86,6 +110,7 @@ func TestFlags(t *testing.T) {
 		"--metadata-file", "m.json", "--progress", "plain", "api",
 		"--root", "r", "--runroot", "rr", "--storage-driver", "vfs", "--storage-opt", "a=b",
 		"--runtime", "runc", "--isolation", "chroot", "--authfile", "auth.json", "-D",
+		"--cache-max-size", "5GB",
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -93,6 +118,7 @@ func TestFlags(t *testing.T) {
 	want := engineFlags{
 		Root: "r", Runroot: "rr", StorageDriver: "vfs", StorageOpt: []string{"a=b"},
 		Runtime: "runc", Isolation: "chroot", Authfile: "auth.json",
+		CacheMaxSize: share{Bytes: 5e9}, CacheMaxAge: lifetime(30 * 24 * time.Hour),
 	}
 	if diff := cmp.Diff(want, got.Engine); diff != "" {
 		t.Error(diff)
