@@ -13,7 +13,7 @@ import (
 // checked further; l.file stays nil if nothing can be said about targets.
 func (l *loader) evaluate(ctx context.Context) {
 	for _, s := range l.sources {
-		l.hidden = l.hidden || s.file == nil
+		l.hidden = l.hidden || s.file == nil && !s.compose
 	}
 	if l.tooManyTargets() {
 		return
@@ -41,7 +41,7 @@ func (l *loader) decode(it *items) (file *wireFile, renamed map[string][]string,
 			}}
 		}
 	}()
-	file = &wireFile{}
+	file = l.compose.wireFile()
 	l.left = maxTargets
 	meta, diags := hclparser.Parse(it, hclparser.Opt{
 		LookupVar:     l.lookupVar,

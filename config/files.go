@@ -8,10 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/docker/buildx/util/urlutil"
 	"github.com/hashicorp/hcl/v2"
+	"go.yaml.in/yaml/v3"
 )
 
 // maxFileSize is the largest build file that is read, in bytes. The HCL lexer
@@ -21,9 +23,10 @@ const maxFileSize = 2 << 20
 // The names that are looked for, in the order in which they are merged.
 var (
 	ourNames  = []string{"zbuild.hcl", "zbuild.json", "zbuild.override.hcl", "zbuild.override.json"}
-	bakeNames = []string{"docker-bake.json", "docker-bake.hcl", "docker-bake.override.json", "docker-bake.override.hcl"}
-	// composeNames are files that bake reads too. This release does not.
-	composeNames = []string{"compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"}
+	bakeNames = []string{
+		"compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml",
+		"docker-bake.json", "docker-bake.hcl", "docker-bake.override.json", "docker-bake.override.hcl",
+	}
 )
 
 // stdinName is what ranges call the file "-".
@@ -43,8 +46,13 @@ type source struct {
 	// included is set for a file that another one includes. That it lies somewhere
 	// is no leave to read what lies there.
 	included bool
-	file     *hcl.File
 	text     []byte
+	// file is what HCL or JSON was parsed to; nil if that was not possible, and
+	// for a Compose file.
+	file *hcl.File
+	// compose is set for a Compose file; document is what yaml makes of it.
+	compose  bool
+	document *yaml.Node
 }
 
 // isOurs reports whether a file of that name is in zbuild's dialect.
@@ -65,6 +73,7 @@ func (l *loader) find() {
 			"%q is a URL. Clone the repository or download the file, and name it with --file.", l.req.Targets[0])
 		return
 	}
+	l.fileRelative = l.relativePaths()
 	files := l.req.Files
 	if len(files) == 0 {
 		files = l.filesFromEnv()
@@ -103,14 +112,8 @@ func (l *loader) readNamed(name string) {
 	case name == "-":
 		l.readStdin()
 		return
-	case urlutil.IsRemoteURL(name):
-		l.errorf(nil, "Remote build files are not available yet", "%q is a URL. Download the file first.", name)
-		return
-	}
-	if ext := strings.ToLower(filepath.Ext(name)); ext == ".yml" || ext == ".yaml" {
-		l.project.Files = append(l.project.Files, l.abs(name))
-		l.errorf(nil, "Compose files are not available yet",
-			"%s is a Compose file. This release reads HCL and JSON; write its services as targets of a zbuild.hcl.", name)
+	case urlutil.IsRemoteURL(name) && !fileExists(l.abs(name)):
+		l.errorf(nil, "Cannot read the build file", "%q is a URL. Name it as the first argument instead: zbuild bake URL.", name)
 		return
 	}
 	if _, err := l.read(name); err != nil {
@@ -150,33 +153,31 @@ func (l *loader) lookUp() {
 			return
 		}
 	}
-	found := l.readExisting(l.req.Dir, bakeNames)
-	var compose []string
-	for _, name := range composeNames {
-		path := l.abs(name)
-		l.project.Files = append(l.project.Files, path)
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
-			compose = append(compose, name)
-		}
+	if l.readExisting(l.req.Dir, bakeNames) {
+		return
 	}
-	switch {
-	case found && len(compose) > 0:
-		l.warnf(nil, "Compose files are not available yet",
-			"bake would also build the services of %s. This release does not read it.", strings.Join(compose, ", "))
-	case found:
-	case len(compose) > 0:
-		l.errorf(nil, "Compose files are not available yet",
-			"The only build file in %s is %s. This release reads HCL and JSON; write its services as targets of a zbuild.hcl.",
-			l.req.Dir, strings.Join(compose, ", "))
-	default:
-		up := ""
-		if len(dirs) > 1 {
-			up = fmt.Sprintf(", nor in its parents up to %s", dirs[len(dirs)-1])
-		}
-		l.errorf(nil, "No build file found",
-			"There is no zbuild.hcl, zbuild.json, docker-bake.hcl or docker-bake.json in %s%s. Name one with --file, or write one.",
-			l.req.Dir, up)
+	up := ""
+	if len(dirs) > 1 {
+		up = fmt.Sprintf(", nor in its parents up to %s", dirs[len(dirs)-1])
 	}
+	l.errorf(nil, "No build file found",
+		"There is no zbuild.hcl, zbuild.json, docker-bake.hcl, docker-bake.json or compose.yaml in %s%s. Name one with --file, or write one.",
+		l.req.Dir, up)
+}
+
+// relativePaths reports whether the environment asks for the paths of bake's own
+// files to start from the files, and not from the working directory.
+func (l *loader) relativePaths() bool {
+	const name = "BUILDX_BAKE_FILE_RELATIVE_PATHS"
+	value := strings.TrimSpace(l.env(name))
+	if value == "" {
+		return false
+	}
+	on, err := strconv.ParseBool(value)
+	if err != nil {
+		l.errorf(nil, "Invalid environment", "%s is %q, which is not a bool.", name, value)
+	}
+	return on
 }
 
 // repositoryRoot is the closest directory at or above dir that has a .git entry,
@@ -242,7 +243,7 @@ func (l *loader) open(name, path string) (*source, error) {
 		return nil, errTooLarge
 	}
 	s := &source{name: name, path: path, base: l.req.Dir, ours: isOurs(path), text: text}
-	if s.ours || l.envFlag("BUILDX_BAKE_FILE_RELATIVE_PATHS") {
+	if s.ours || l.fileRelative {
 		s.base = filepath.Dir(path)
 	}
 	return s, nil
@@ -250,8 +251,11 @@ func (l *loader) open(name, path string) (*source, error) {
 
 func (l *loader) add(s *source) *source {
 	if slices.ContainsFunc(l.sources, func(o *source) bool { return o.name == s.name }) {
-		l.warnf(nil, "The build file is named twice", "%s is read once.", s.name)
-		return s
+		if s.ours || s.path == "" {
+			l.warnf(nil, "The build file is named twice", "%s is read once.", s.name)
+			return s
+		}
+		l.warnf(nil, "The build file is named twice", "%s is read twice, as bake does.", s.name)
 	}
 	l.sources = append(l.sources, s)
 	l.project.Sources[s.name] = s.text

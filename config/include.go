@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -42,12 +43,12 @@ var settingsForm = &form{
 // prepare parses what was found and reads, before anything is evaluated, what
 // files say about reading: which others they include and where variables come
 // from. What a file includes comes before it, so that the file has the last word.
-func (l *loader) prepare() {
+func (l *loader) prepare(ctx context.Context) {
 	p := &preparation{loader: l, done: map[string]bool{}}
 	found := l.sources
 	l.sources = nil
 	for _, s := range found {
-		p.visit(s, nil)
+		p.visit(ctx, s, nil)
 	}
 }
 
@@ -58,20 +59,21 @@ type preparation struct {
 }
 
 // visit takes a source in, after those that it includes. The chain has the
-// sources that led to it.
-func (p *preparation) visit(s *source, chain []*source) {
-	if s.path != "" {
+// sources that led to it. A file of bake's that is named twice is read twice, as
+// bake does.
+func (p *preparation) visit(ctx context.Context, s *source, chain []*source) {
+	if s.path != "" && (s.ours || s.included) {
 		if p.done[s.path] {
 			return
 		}
 		p.done[s.path] = true
 	}
-	p.parse(s)
+	p.parse(ctx, s)
 	chain = append(slices.Clone(chain), s)
 	if s.file != nil && s.ours {
 		attrs := p.prologue(s)
 		for _, e := range p.constants(attrs["include"]) {
-			p.include(s, chain, e)
+			p.include(ctx, s, chain, e)
 		}
 		p.sources = append(p.sources, s)
 		for _, e := range p.constants(attrs["env-file"]) {
@@ -112,7 +114,7 @@ func (p *preparation) constants(attr *hcl.Attribute) []entry {
 }
 
 // include reads a file that a source includes. Its paths are relative to it.
-func (p *preparation) include(s *source, chain []*source, e entry) {
+func (p *preparation) include(ctx context.Context, s *source, chain []*source, e entry) {
 	path := joinPath(s.base, filepath.FromSlash(e.text))
 	for i, c := range chain {
 		if c.path != path {
@@ -142,7 +144,7 @@ func (p *preparation) include(s *source, chain []*source, e entry) {
 		return
 	}
 	other.base, other.included = filepath.Dir(path), true
-	p.visit(other, chain)
+	p.visit(ctx, other, chain)
 }
 
 // envFile reads a file of variables. Of several the later one wins.

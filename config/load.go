@@ -26,6 +26,9 @@ type Request struct {
 	ReadFile func(path string) ([]byte, error)
 	// LookupEnv looks up an environment variable; nil finds none.
 	LookupEnv func(string) (string, bool)
+	// Environ is the whole environment as NAME=value, which Compose files are
+	// interpolated with.
+	Environ []string
 	// Vars are the values of --var.
 	Vars map[string]string
 	// Targets are the names of targets and groups to build, globs allowed. None
@@ -76,7 +79,10 @@ type loader struct {
 	diags   hcl.Diagnostics
 
 	sources []*source
-	items   *items
+	// fileRelative is set where paths of bake's own files start from the files.
+	fileRelative bool
+	items        *items
+	compose      *composeFile
 	// left is how many more targets the evaluation at work may make.
 	left int
 	file *wireFile
@@ -100,7 +106,10 @@ func (l *loader) run(ctx context.Context) {
 		l.canceled(ctx)
 		return
 	}
-	l.prepare()
+	l.prepare(ctx)
+	if !l.diags.HasErrors() { // of the files by themselves
+		l.compose = l.loadCompose(ctx)
+	}
 	l.items = l.collect()
 	l.evaluate(ctx)
 	if l.canceled(ctx) || l.file == nil {

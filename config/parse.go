@@ -2,6 +2,8 @@ package config
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"regexp"
 	"strings"
 	"unicode/utf8"
@@ -22,7 +24,7 @@ var byteOrderMark = []byte("\xef\xbb\xbf")
 
 // parse parses the source's text into its file; the file stays nil if that is
 // not possible.
-func (l *loader) parse(s *source) {
+func (l *loader) parse(ctx context.Context, s *source) {
 	s.text = bytes.TrimPrefix(s.text, byteOrderMark)
 	l.project.Sources[s.name] = s.text
 	if at := invalidUTF8(s); at != nil {
@@ -33,13 +35,19 @@ func (l *loader) parse(s *source) {
 		l.errorf(at, "The build file is nested too deeply", "Brackets may be nested up to %d deep.", maxDepth)
 		return
 	}
-	switch lower := strings.ToLower(s.name); {
-	case strings.HasSuffix(lower, ".json"):
+	switch {
+	case isComposeName(s.name):
+		s.compose = true
+		if err := l.checkCompose(ctx, s); err != nil {
+			l.hidden = true
+			l.composeError([]*source{s}, err)
+		}
+	case strings.HasSuffix(s.name, ".json"):
 		l.accept(s, parseJSON)
-	case strings.HasSuffix(lower, ".hcl"):
+	case strings.HasSuffix(s.name, ".hcl"):
 		l.accept(s, parseHCL)
 	default:
-		l.parseUnknown(s)
+		l.parseUnknown(ctx, s)
 	}
 }
 
@@ -53,21 +61,38 @@ func (l *loader) accept(s *source, parse parser) {
 	}
 }
 
-var composeServices = regexp.MustCompile(`(?m)^services[ \t]*:[ \t\r]*$`)
-
-// parseUnknown parses a file whose name does not say what it is.
-func (l *loader) parseUnknown(s *source) {
-	if composeServices.Match(s.text) {
-		l.errorf(nil, "Compose files are not available yet",
-			"%s looks like a Compose file. This release reads HCL and JSON.", s.name)
+// parseUnknown parses a file whose name does not say what it is: Compose, HCL or
+// JSON, the first of them that it can be.
+func (l *loader) parseUnknown(ctx context.Context, s *source) {
+	composeErr := errNotCompose
+	if !isHCLName(s.name) {
+		composeErr = l.checkCompose(ctx, s)
+	}
+	if composeErr == nil {
+		s.compose = true
 		return
 	}
-	parse := parser(parseHCL)
-	if trimmed := bytes.TrimSpace(s.text); len(trimmed) > 0 && trimmed[0] == '{' {
-		parse = parseJSON
+	file, diags := parseHCL(s)
+	if diags.HasErrors() {
+		var jsonDiags hcl.Diagnostics
+		if file, jsonDiags = parseJSON(s); !jsonDiags.HasErrors() {
+			diags = jsonDiags
+		} else if trimmed := bytes.TrimSpace(s.text); len(trimmed) > 0 && trimmed[0] == '{' {
+			diags = jsonDiags
+		}
 	}
-	l.accept(s, parse)
+	switch {
+	case !diags.HasErrors():
+		s.file = file
+		l.diags = append(l.diags, diags...)
+	case looksLikeCompose.Match(s.text) && !errors.Is(composeErr, errNotCompose):
+		l.composeError([]*source{s}, composeErr)
+	default:
+		l.diags = append(l.diags, diags...)
+	}
 }
+
+var errNotCompose = errors.New("not a Compose file")
 
 func parseHCL(s *source) (*hcl.File, hcl.Diagnostics) {
 	tokens, _ := hclsyntax.LexConfig(s.text, s.name, hcl.InitialPos)

@@ -94,6 +94,7 @@ func (a *app) session(p projectFlags, targets, overrides []string, sink event.Si
 			Files:         p.Files,
 			Stdin:         a.stdin,
 			LookupEnv:     os.LookupEnv,
+			Environ:       os.Environ(),
 			Version:       cmp.Or(version, "devel"),
 			Vars:          vars,
 			Targets:       targets,

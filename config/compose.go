@@ -1,0 +1,356 @@
+package config
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/compose-spec/compose-go/v2/consts"
+	"github.com/compose-spec/compose-go/v2/dotenv"
+	composeloader "github.com/compose-spec/compose-go/v2/loader"
+	"github.com/compose-spec/compose-go/v2/schema"
+	composetypes "github.com/compose-spec/compose-go/v2/types"
+	"github.com/hashicorp/hcl/v2"
+	"go.yaml.in/yaml/v3"
+)
+
+// Compose files are read by compose-go and become targets, and a group default,
+// before anything of HCL is evaluated; so HCL adds to them and wins. All of them
+// are one project to compose-go: later ones override earlier ones by its rules.
+//
+// compose-go finds the files that a Compose file extends, includes or takes its
+// environment from by itself, from the process's working directory, which is
+// Request.Dir.
+
+// composeFile is what Compose files come to.
+type composeFile struct {
+	groups  []*wireGroup
+	targets []*wireTarget
+}
+
+// wireFile is a file with nothing but what comes from Compose, for HCL to add to.
+// What it adds to is a copy: it is evaluated more than once.
+func (c *composeFile) wireFile() *wireFile {
+	file := &wireFile{}
+	if c == nil {
+		return file
+	}
+	for _, g := range c.groups {
+		clone := *g
+		file.Groups = append(file.Groups, &clone)
+	}
+	for _, t := range c.targets {
+		clone := &wireTarget{Name: t.Name}
+		clone.Merge(t)
+		file.Targets = append(file.Targets, clone)
+	}
+	return file
+}
+
+// isComposeName and isHCLName tell files by their names; those of other names are
+// what they can be read as. bake's rule for Compose ignores the case of the name,
+// its rule for HCL does not.
+func isComposeName(name string) bool {
+	lower := strings.ToLower(name)
+	return strings.HasSuffix(lower, ".yml") || strings.HasSuffix(lower, ".yaml")
+}
+
+func isHCLName(name string) bool {
+	lower := strings.ToLower(name)
+	return strings.HasSuffix(lower, ".json") || strings.HasSuffix(lower, ".hcl")
+}
+
+// looksLikeCompose is for the diagnostics of a file that is nothing that can be
+// read: what was it meant to be?
+var looksLikeCompose = regexp.MustCompile(`(?m)^(services|include|x-[a-z-]+)[ \t]*:[ \t\r]*$`)
+
+// composeEnvironment is the environment that Compose files are interpolated with:
+// that of the process, under it the file .env, over both --var.
+func (l *loader) composeEnvironment() (composetypes.Mapping, error) {
+	env := composetypes.Mapping{}
+	if !l.envFlag("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP") {
+		for _, entry := range l.req.Environ {
+			name, value, _ := strings.Cut(entry, "=")
+			env[name] = value
+		}
+	}
+	path := l.abs(".env")
+	l.project.Files = append(l.project.Files, path)
+	text, err := readRegular(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, errDirectory):
+	case err != nil:
+		return nil, fmt.Errorf(".env: %s", readProblem(err))
+	default:
+		values, err := dotenv.UnmarshalBytesWithLookup(text, func(name string) (string, bool) {
+			value, ok := env[name]
+			return value, ok
+		})
+		if err != nil {
+			return nil, fmt.Errorf(".env: %w", err)
+		}
+		for name, value := range values {
+			if _, ok := env[name]; !ok {
+				env[name] = value
+			}
+		}
+	}
+	maps.Copy(env, l.req.Vars)
+	return env, nil
+}
+
+// checkCompose reads one file as Compose, leaving out what only all of them
+// together have to be.
+func (l *loader) checkCompose(ctx context.Context, s *source) error {
+	env, err := l.composeEnvironment()
+	if err != nil {
+		return err
+	}
+	_, err = l.readCompose(ctx, []composetypes.ConfigFile{{Content: s.text}}, env, func(o *composeloader.Options) {
+		o.SkipConsistencyCheck = true
+	})
+	return err
+}
+
+// loadCompose makes targets of all Compose files.
+func (l *loader) loadCompose(ctx context.Context) *composeFile {
+	var files []composetypes.ConfigFile
+	var sources []*source
+	for _, s := range l.sources {
+		if s.compose {
+			name := s.name
+			if name == stdinName {
+				name = "-"
+			}
+			files = append(files, composetypes.ConfigFile{Filename: name, Content: s.text})
+			sources = append(sources, s)
+		}
+	}
+	if len(files) == 0 {
+		return nil
+	}
+	for _, s := range sources { // paths start where the first file's do
+		s.base = sources[0].base
+	}
+	env, err := l.composeEnvironment()
+	var project *composetypes.Project
+	if err == nil {
+		project, err = l.readCompose(ctx, files, env, func(o *composeloader.Options) {
+			o.Listeners = append(o.Listeners, l.noteComposeFiles)
+		})
+	}
+	if err != nil {
+		l.composeError(sources, err)
+		return nil
+	}
+	return l.composeTargets(project, sources)
+}
+
+// noteComposeFiles notes which other files a Compose file names.
+func (l *loader) noteComposeFiles(event string, metadata map[string]any) {
+	switch event {
+	case "extends":
+		if file, ok := metadata["file"].(string); ok {
+			l.project.Files = append(l.project.Files, l.abs(file))
+		}
+	case "include":
+		paths, _ := metadata["path"].(composetypes.StringList)
+		for _, file := range paths {
+			l.project.Files = append(l.project.Files, l.abs(file))
+		}
+	}
+}
+
+// readCompose reads Compose files as one project. What has nothing to do with
+// building is not looked at any further than compose-go's reading needs: bake
+// takes files that Compose itself would refuse for it.
+func (l *loader) readCompose(ctx context.Context, files []composetypes.ConfigFile, env composetypes.Mapping, options ...func(*composeloader.Options)) (project *composetypes.Project, err error) {
+	defer func() {
+		if r := recover(); r != nil { // compose-go takes some shapes for granted
+			err = fmt.Errorf("the file has a value of the wrong kind somewhere (%v)", r)
+		}
+	}()
+	details := composetypes.ConfigDetails{ConfigFiles: files, Environment: env}
+	model, err := composeloader.LoadModelWithContext(ctx, details, append([]func(*composeloader.Options){func(o *composeloader.Options) {
+		name := "bake"
+		if v := env[consts.ComposeProjectName]; v != "" {
+			name = v
+		}
+		o.SetProjectName(name, false)
+		o.SkipNormalization = true
+		o.SkipValidation = true
+	}}, options...)...)
+	if err != nil {
+		return nil, err
+	}
+	building := buildPart(model)
+	if len(building) == 0 {
+		return nil, errors.New("empty compose file")
+	}
+	if err := schema.Validate(building); err != nil {
+		return nil, err
+	}
+	toProject := composeloader.ToOptions(&details, append([]func(*composeloader.Options){func(o *composeloader.Options) {
+		o.SkipNormalization = true
+		o.Profiles = []string{"*"}
+	}}, options...))
+	return composeloader.ModelToProject(building, toProject, details)
+}
+
+// buildPart is the part of a Compose model that says how to build.
+func buildPart(model map[string]any) map[string]any {
+	part := map[string]any{}
+	if services, ok := model["services"].(map[string]any); ok {
+		kept := map[string]any{}
+		for name, service := range services {
+			switch service := service.(type) {
+			case nil:
+				kept[name] = map[string]any{}
+			case map[string]any:
+				fields := map[string]any{}
+				for _, field := range []string{"image", "build", "environment", "env_file"} {
+					if value, ok := service[field]; ok {
+						fields[field] = value
+					}
+				}
+				kept[name] = fields
+			}
+		}
+		part["services"] = kept
+	}
+	if secrets, ok := model["secrets"]; ok {
+		part["secrets"] = secrets
+	}
+	return part
+}
+
+// composeError reports why Compose files cannot be read, where that can be told:
+// yaml says a line, compose-go the path of a key.
+func (l *loader) composeError(sources []*source, err error) {
+	text := strings.TrimSpace(err.Error())
+	text = strings.TrimPrefix(text, "validating : ")
+	at := composeErrorRange(sources, text)
+	l.errorf(at, "Invalid Compose file", "%s.", strings.TrimSuffix(text, "."))
+}
+
+var (
+	yamlLine    = regexp.MustCompile(`(?:yaml: |^|\[)line (\d+)`)
+	composePath = regexp.MustCompile(`\b(?:services|secrets)\.[^\s:,'"]+`)
+)
+
+func composeErrorRange(sources []*source, text string) *hcl.Range {
+	if m := yamlLine.FindStringSubmatch(text); m != nil && len(sources) == 1 {
+		if line, err := strconv.Atoi(m[1]); err == nil {
+			return lineRange(sources[0], line)
+		}
+	}
+	path := composePath.FindString(text)
+	for keys := strings.Split(path, "."); path != "" && len(keys) > 0; keys = keys[:len(keys)-1] {
+		for _, s := range slices.Backward(sources) {
+			if node := findNode(s.yaml(), keys); node != nil {
+				return nodeRange(s, node)
+			}
+		}
+	}
+	if len(sources) == 1 {
+		return lineRange(sources[0], 1)
+	}
+	return nil
+}
+
+// lineRange is the range of one line, counted from 1.
+func lineRange(s *source, line int) *hcl.Range {
+	start := 0
+	for n := 1; n < line; n++ {
+		i := bytes.IndexByte(s.text[start:], '\n')
+		if i < 0 {
+			break
+		}
+		start += i + 1
+	}
+	end := len(s.text)
+	if i := bytes.IndexByte(s.text[start:], '\n'); i >= 0 {
+		end = start + i
+	}
+	at := rangeOf(s, start, end)
+	return &at
+}
+
+// yaml is the document as it is written; nil if it cannot be parsed.
+func (s *source) yaml() *yaml.Node {
+	if s.document == nil {
+		s.document = &yaml.Node{}
+		if err := yaml.Unmarshal(s.text, s.document); err != nil || len(s.document.Content) == 0 {
+			s.document = &yaml.Node{}
+		}
+	}
+	if len(s.document.Content) == 0 {
+		return nil
+	}
+	return s.document.Content[0]
+}
+
+// findNode is the value at a path of keys, written in the document itself or
+// merged into it by an alias.
+func findNode(node *yaml.Node, keys []string) *yaml.Node {
+	const aliases = 100 // that follow each other; there could be a circle
+	for n := 0; node != nil && node.Kind == yaml.AliasNode && n < aliases; n++ {
+		node = node.Alias
+	}
+	if len(keys) == 0 || node == nil {
+		return node
+	}
+	if node.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		if node.Content[i].Value == keys[0] {
+			return findNode(node.Content[i+1], keys[1:])
+		}
+	}
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		if merged := node.Content[i+1]; node.Content[i].Value == "<<" && merged.Kind == yaml.AliasNode {
+			if found := findNode(merged.Alias, keys); found != nil {
+				return found
+			}
+		}
+	}
+	return nil
+}
+
+// nodeRange is where a value begins, to the end of the line: yaml does not say
+// where it ends.
+func nodeRange(s *source, node *yaml.Node) *hcl.Range {
+	line := lineRange(s, node.Line)
+	text := s.text[line.Start.Byte:line.End.Byte]
+	start := 0
+	for i := range string(text) { // columns count characters
+		if start++; start == node.Column {
+			start = i
+			break
+		}
+	}
+	if start > len(text) {
+		start = 0
+	}
+	end := len(bytes.TrimRight(text, " \t\r"))
+	if start >= end {
+		start, end = 0, len(text)
+	}
+	at := rangeOf(s, line.Start.Byte+start, line.Start.Byte+end)
+	return &at
+}
+
+// fileExists reports whether there is a regular file of that name.
+func fileExists(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
