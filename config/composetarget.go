@@ -149,7 +149,7 @@ func (c *composeService) target(name string) (*wireTarget, error) {
 		t.NoCache = &b.NoCache
 	}
 	if b.Pull {
-		t.Pull = &wirePull{set: true}
+		t.Pull = &b.Pull
 	}
 	for _, key := range b.SSH {
 		ssh := &buildflags.SSH{ID: key.ID}
@@ -326,7 +326,7 @@ func (x *extensionBlock) addTo(t *wireTarget) error {
 	add(&t.Platforms, x.Platforms)
 	add(&t.NoCacheFilter, x.NoCacheFilter)
 	if x.Pull != nil {
-		t.Pull = &wirePull{set: *x.Pull}
+		t.Pull = x.Pull
 	}
 	if x.NoCache != nil {
 		t.NoCache = x.NoCache

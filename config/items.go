@@ -103,7 +103,7 @@ func (l *loader) collectBake(s *source, all *items) {
 	l.checkBlockTypes(s, bakeBlocks)
 	attrs, _ := rest.JustAttributes()
 	maps.Copy(all.attrs, attrs)
-	var ours []hcl.AttributeSchema
+	ours := []hcl.AttributeSchema{{Name: pullPolicyName}}
 	for _, name := range attributeNames(ourAttribute) {
 		ours = append(ours, hcl.AttributeSchema{Name: name})
 	}
@@ -129,7 +129,7 @@ func (l *loader) collectOurs(s *source, all *items) {
 		l.checkBlock(s, b)
 		switch b.Type {
 		case "target":
-			b.Body = blocksAsAttributes(b.Body)
+			b.Body = withPullPolicy(blocksAsAttributes(b.Body))
 			all.blocks = append(all.blocks, b)
 		case "cache-mount", "watch": // below, all at once
 		case "zbuild": // read by prepare

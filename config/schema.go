@@ -150,7 +150,7 @@ var attributes = []attribute{
 	},
 	{
 		name: "pull", kind: "bool, or missing, newer, always, never", rule: mergeReplace, sets: []string{"pull"}, use: forBuild,
-		ops: value(func(t *wireTarget) **wirePull { return &t.Pull }, parsePull),
+		ops: pull(),
 	},
 	{
 		name: "no-cache", kind: "bool", rule: mergeReplace, sets: []string{"no-cache"}, use: forBuild,

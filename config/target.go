@@ -235,16 +235,6 @@ func (r *resolver) platforms(t *wireTarget) []string {
 	return unique(result)
 }
 
-func (r *resolver) pull(t *wireTarget) PullPolicy {
-	if t.Pull != nil && t.Pull.policy != "" {
-		at := t.where("pull")
-		if s := r.source(at.Filename); s != nil && !s.ours {
-			r.errorf(at, "Invalid pull", "In bake's files pull is a bool; %q is zbuild's own.", t.Pull.policy)
-		}
-	}
-	return t.Pull.value()
-}
-
 func (r *resolver) network(t *wireTarget) string {
 	network := deref(t.Network)
 	at := t.where("network")

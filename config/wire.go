@@ -65,7 +65,9 @@ type wireTarget struct {
 	SSH              buildflags.SSHKeys          `json:"ssh,omitempty" hcl:"ssh,optional" cty:"ssh"`
 	Platforms        []string                    `json:"platforms,omitempty" hcl:"platforms,optional" cty:"platforms"`
 	Outputs          buildflags.Exports          `json:"output,omitempty" hcl:"output,optional" cty:"output"`
-	Pull             *wirePull                   `json:"pull,omitempty" hcl:"pull,optional" cty:"pull"`
+	Pull             *bool                       `json:"-" hcl:"pull,optional" cty:"pull"`
+	PullPolicy       *string                     `json:"-" hcl:"pull policy,optional" cty:"pull policy"` // see pull.go
+	PullShown        any                         `json:"pull,omitempty"`                                 // by MarshalJSON
 	NoCache          *bool                       `json:"no-cache,omitempty" hcl:"no-cache,optional" cty:"no-cache"`
 	Network          *string                     `json:"network,omitempty" hcl:"network,optional" cty:"network"`
 	NoCacheFilter    []string                    `json:"no-cache-filter,omitempty" hcl:"no-cache-filter,optional" cty:"no-cache-filter"`
@@ -385,6 +387,7 @@ func contextReference(expr hcl.Expression) string {
 func (t *wireTarget) MarshalJSON() ([]byte, error) {
 	type plain wireTarget // without this method
 	p := plain(*t)
+	p.PullShown = t.shownPull()
 	p.Annotations = slices.Clone(p.Annotations)
 	for i, s := range p.Annotations {
 		p.Annotations[i] = escapeTemplate(s)

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,77 +11,6 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 )
-
-// wirePull is the attribute pull: bake's bool, or the name of a policy.
-type wirePull struct {
-	set    bool // bake's bool
-	policy PullPolicy
-}
-
-var pullPolicies = []string{string(PullMissing), string(PullNewer), string(PullAlways), string(PullNever)}
-
-func parsePull(s string) (*wirePull, error) {
-	if slices.Contains(pullPolicies, s) {
-		return &wirePull{policy: PullPolicy(s)}, nil
-	}
-	set, err := strconv.ParseBool(s)
-	if err != nil {
-		return nil, fmt.Errorf("%q is neither a bool nor one of %q", s, pullPolicies)
-	}
-	return &wirePull{set: set}, nil
-}
-
-// value is the policy that is meant.
-func (p *wirePull) value() PullPolicy {
-	switch {
-	case p == nil:
-		return PullMissing
-	case p.policy != "":
-		return p.policy
-	case p.set:
-		return PullAlways
-	default:
-		return PullMissing
-	}
-}
-
-// MarshalJSON is part of json.Marshaler.
-func (p *wirePull) MarshalJSON() ([]byte, error) {
-	if p.policy != "" {
-		return json.Marshal(p.policy)
-	}
-	return json.Marshal(p.set)
-}
-
-// FromCtyValue is part of hclparser's protocol.
-func (p *wirePull) FromCtyValue(in cty.Value, at cty.Path) error {
-	if in.Type() == cty.Bool && in.IsKnown() && !in.IsNull() {
-		p.set = in.True()
-		return nil
-	}
-	s, err := convert.Convert(in, cty.String)
-	if err != nil || s.IsNull() || !s.IsKnown() {
-		return at.NewErrorf("a bool or one of %q is required", pullPolicies)
-	}
-	parsed, err := parsePull(s.AsString())
-	if err != nil {
-		return at.NewError(err)
-	}
-	*p = *parsed
-	return nil
-}
-
-// ToCtyValue is part of hclparser's protocol.
-func (p *wirePull) ToCtyValue() cty.Value {
-	switch {
-	case p == nil:
-		return cty.NullVal(cty.DynamicPseudoType)
-	case p.policy != "":
-		return cty.StringVal(string(p.policy))
-	default:
-		return cty.BoolVal(p.set)
-	}
-}
 
 // wireCacheMounts are cache mounts by name.
 type wireCacheMounts map[string]*wireCacheMount
