@@ -72,6 +72,18 @@ fmt: ## Format the Go code
 fuzz: ## Run every fuzz target for FUZZTIME (30s)
 	@.ci/fuzz $(FUZZTIME)
 
+BENCHFLAGS ?=
+
+.PHONY: bench
+bench: bench-bin ## Compare with BuildKit and buildah; writes docs/performance.md (an hour, as root)
+	cd test && go run ./bench -bin bin $(BENCHFLAGS)
+
+.PHONY: bench-bin
+bench-bin: test-deps
+	go build -ldflags '$(LDFLAGS)' -o test/bin/zbuild ./cmd/zbuild
+	$(MAKE) -C test tools
+	cd test && CGO_ENABLED=0 go build -o bin/fill ./bench/fill
+
 .PHONY: golden
 golden: ## Rewrite the golden files of the tests
 	go test $$(grep -rlE --include='*_test.go' 'flag\.Bool\("update"' cmd config planner runner internal | xargs -r -n1 dirname | sort -u | sed 's,^,./,') -update

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+
+	"github.com/zbuild/zbuild/test/buildkitd"
+	"github.com/zbuild/zbuild/test/registry"
+)
+
+// setUp starts what the tools need and gives each a place of its own. tearDown
+// ends and removes all of it.
+func (o *options) setUp(ctx context.Context) (_ *bench, tearDown func() error, err error) {
+	bin, err := filepath.Abs(o.bin)
+	if err != nil {
+		return nil, nil, err
+	}
+	work, err := os.MkdirTemp(o.work, "zbuild-bench-")
+	if err != nil {
+		return nil, nil, err
+	}
+	undo := []func() error{func() error { return os.RemoveAll(work) }}
+	tearDown = func() error {
+		var errs []error
+		for i := len(undo) - 1; i >= 0; i-- {
+			errs = append(errs, undo[i]())
+		}
+		return errors.Join(errs...)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, tearDown())
+		}
+	}()
+	reg, err := registry.Start(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	undo = append(undo, reg.Close)
+	if err := pushBase(ctx, reg, filepath.Join(bin, "fill")); err != nil {
+		return nil, nil, err
+	}
+	daemon, err := buildkitd.Start(ctx, buildkitd.Options{Bin: bin, Root: filepath.Join(work, "buildkitd")})
+	if err != nil {
+		return nil, nil, err
+	}
+	undo = append(undo, daemon.Stop)
+
+	newStore := func(name string) *store { return &store{dir: filepath.Join(work, name), registry: reg.Addr()} }
+	peer := &buildkit{daemon: daemon, program: filepath.Join(bin, "buildctl"), dir: work, registry: reg.Addr()}
+	archives := filepath.Join(work, "archives")
+	if err := os.Mkdir(archives, 0o700); err != nil {
+		return nil, nil, err
+	}
+	return &bench{
+		dir: work, registry: reg.Addr(), rounds: o.rounds, budget: o.budget,
+		tools: []tool{
+			&zbuild{program: filepath.Join(bin, "zbuild"), store: newStore("zbuild")},
+			peer,
+			&loading{buildkit: peer, store: newStore("loaded"), archives: archives},
+			&buildah{program: filepath.Join(bin, "buildah"), store: newStore("buildah")},
+		},
+	}, tearDown, nil
+}
+
+// pushBase makes the base image of all workloads: busybox, and the program fill.
+func pushBase(ctx context.Context, reg *registry.Registry, fill string) error {
+	base, err := registry.Busybox(ctx)
+	if err != nil {
+		return err
+	}
+	program, err := os.ReadFile(fill)
+	if err != nil {
+		return fmt.Errorf("%w: `make bench` builds it", err)
+	}
+	layer, err := registry.Layer([]registry.File{{
+		Header:  tar.Header{Typeflag: tar.TypeReg, Name: "usr/bin/fill", Mode: 0o755},
+		Content: program,
+	}})
+	if err != nil {
+		return err
+	}
+	if base, err = mutate.AppendLayers(base, layer); err != nil {
+		return err
+	}
+	return reg.Push(ctx, "busybox:latest", base)
+}
