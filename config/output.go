@@ -7,9 +7,12 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/docker/buildx/util/buildflags"
 	"github.com/hashicorp/hcl/v2"
+
+	"github.com/zbuild/zbuild/internal/exporter"
 )
 
 // stdoutDest is the destination that means standard output.
@@ -38,10 +41,12 @@ func kindOfOutput(e *buildflags.ExportEntry) outputKind {
 	return outputKind{}
 }
 
-// outputs are the outputs, and those refused that this release does not have.
+// outputs are the outputs. A target that is asked for and says nothing of outputs
+// leaves an image in the store.
 func (r *resolver) outputs(t *wireTarget) []Output {
 	var outputs []Output
-	stdout := false
+	annotations := r.annotations(t)
+	var stdout bool
 	for i, e := range t.Outputs {
 		at := t.whereIndex("output", i, len(t.Outputs))
 		kind := kindOfOutput(e)
@@ -51,7 +56,10 @@ func (r *resolver) outputs(t *wireTarget) []Output {
 			t.Outputs[i] = &buildflags.ExportEntry{Type: e.Type, Attrs: e.Attrs, Destination: stdoutDest}
 			e = t.Outputs[i]
 		}
-		o := Output{Type: e.Type, Attrs: maps.Clone(e.Attrs)}
+		o := Output{Type: e.Type, Attrs: withAnnotations(e.Attrs, annotations)}
+		if e.Destination == stdoutDest {
+			o.Dest = stdoutDest
+		}
 		if e.Destination != "" && e.Destination != stdoutDest {
 			o.Dest = joinPath(r.base(at.Filename), e.Destination)
 			if !t.from["output"].set {
@@ -60,9 +68,37 @@ func (r *resolver) outputs(t *wireTarget) []Output {
 		}
 		r.checkDestination(t, at, e, kind, o.Dest, &stdout)
 		outputs = append(outputs, o)
-		r.checkAvailable(t, at, e)
+		r.checkOutput(t, at, o)
+	}
+	if len(outputs) == 0 {
+		outputs = []Output{{Type: exporter.Image, Attrs: annotations}}
 	}
 	return outputs
+}
+
+// annotations are the target's, as attributes of an output.
+func (r *resolver) annotations(t *wireTarget) map[string]string {
+	parsed, err := buildflags.ParseAnnotations(t.Annotations)
+	if err != nil {
+		return nil // has been reported
+	}
+	if len(parsed) == 0 {
+		return nil
+	}
+	attrs := make(map[string]string)
+	for key, value := range parsed {
+		attrs[key.String()] = value
+	}
+	return attrs
+}
+
+func withAnnotations(attrs, annotations map[string]string) map[string]string {
+	if len(annotations) == 0 {
+		return maps.Clone(attrs)
+	}
+	all := maps.Clone(annotations)
+	maps.Copy(all, attrs)
+	return all
 }
 
 // checkDestination checks that an output can be written to where it says. stdout
@@ -95,20 +131,32 @@ func (r *resolver) checkDestination(t *wireTarget, at *hcl.Range, e *buildflags.
 	}
 }
 
-// checkAvailable refuses an output that this release does not have.
-func (r *resolver) checkAvailable(t *wireTarget, at *hcl.Range, e *buildflags.ExportEntry) {
+// checkOutput checks what an output's attributes say.
+func (r *resolver) checkOutput(t *wireTarget, at *hcl.Range, o Output) {
 	if r.req.EvaluateOnly {
 		return
 	}
-	switch e.Type {
-	case "image", "registry", "cacheonly":
-	case "docker", "local", "tar", "oci":
-		if e.Type != "docker" || e.Destination != "" {
-			r.errorf(at, "The output is not available yet",
-				"Target %s has an output of type %s, which this release cannot make. It has image, registry, cacheonly, and docker without dest.", t.Name, e.Type)
-		}
-	default:
-		known := []string{"image", "registry", "cacheonly", "docker", "local", "tar", "oci"}
-		r.errorf(at, "Invalid output", "There is no output of type %q.%s", e.Type, didYouMean(e.Type, known))
+	if !slices.Contains(exporter.Types(), o.Type) {
+		r.errorf(at, "Invalid output", "There is no output of type %q.%s", o.Type, didYouMean(o.Type, exporter.Types()))
+		return
 	}
+	spec, err := exporter.Parse(o.Type, o.Attrs)
+	if err != nil {
+		r.errorf(at, "Invalid output", "The output %s of target %s: %s.", o.Type, t.Name, strings.ReplaceAll(err.Error(), "\n", "; "))
+		return
+	}
+	if o.Type == exporter.Docker && o.Dest != "" && len(t.Platforms) > 1 {
+		r.errorf(at, "Invalid output", "Target %s has several platforms, and a docker archive has one image. Use type=oci.", t.Name)
+	}
+	if o.Type == exporter.Local && spec.Tree.Delete && !r.allow.localDelete && !r.belowDir(o.Dest) {
+		r.errorf(at, "Deleting is not allowed", "With mode=delete everything in %s that is not part of the result would be removed, and it is no directory below %s. To allow it, pass --allow buildx.local.delete", o.Dest, r.req.Dir)
+	}
+}
+
+// belowDir reports whether a path is in the working directory, and not that
+// directory itself.
+func (r *resolver) belowDir(p string) bool {
+	dir := withoutLinks(r.req.Dir)
+	p = withoutLinks(p)
+	return p != dir && within(p, dir)
 }

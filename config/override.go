@@ -273,7 +273,7 @@ func loaded(outputs buildflags.Exports) buildflags.Exports {
 
 // allowance is what --allow allows.
 type allowance struct {
-	networkHost bool
+	networkHost, localDelete bool
 	// anyRead and anyWrite are set for *; read and write are paths without
 	// symbolic links.
 	anyRead, anyWrite bool
@@ -293,6 +293,8 @@ func (l *loader) parseAllow() {
 			l.errorf(nil, "Invalid --allow", "There is nothing called %q to allow.%s", key, didYouMean(key, allowKeys))
 		case key == "network.host":
 			l.allow.networkHost = true
+		case key == "buildx.local.delete":
+			l.allow.localDelete = true
 		case key == "fs" || key == "fs.read" || key == "fs.write":
 			l.allowPath(key, value)
 		}

@@ -142,9 +142,11 @@ const (
 type Output struct {
 	// Type is "image", "registry", "oci", "docker", "tar", "local" or "cacheonly".
 	Type string
-	// Dest is a path on this host, where the type has one.
+	// Dest is an absolute path on this host, where the type has one, or "-" for
+	// standard output.
 	Dest string
-	// Attrs are the type's other attributes.
+	// Attrs are the type's other attributes, with the target's annotations. What
+	// they mean is said by package exporter; they have been checked.
 	Attrs map[string]string
 }
 

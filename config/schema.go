@@ -81,7 +81,7 @@ var attributes = []attribute{
 	},
 	{
 		name: "annotations", kind: "list of strings", rule: mergeAppend, sets: []string{"annotation", "annotations"}, multi: true,
-		use: notYet, effect: "the image gets no annotations",
+		use: forBuild,
 		ops: always(list(func(t *wireTarget) *[]string { return &t.Annotations })),
 	},
 	{

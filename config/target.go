@@ -126,8 +126,6 @@ func (r *resolver) notYetAvailable(t *wireTarget) {
 // harmless reports whether nothing is lost by leaving the attribute out.
 func (r *resolver) harmless(a *attribute, t *wireTarget) bool {
 	switch a.name {
-	case "annotations":
-		return len(t.Annotations) == 0
 	case "attest":
 		return !slices.ContainsFunc(t.Attest, func(a *buildflags.Attest) bool { return !a.Disabled })
 	case "cache-from":

@@ -9,6 +9,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/zbuild/zbuild/internal/pack"
 	"github.com/zbuild/zbuild/internal/source"
 	"github.com/zbuild/zbuild/planner"
 )
@@ -60,16 +61,24 @@ type ImageSpec struct {
 	Format string
 	// Squash makes one layer of everything above the base.
 	Squash bool
-	// Created is the time of the newest layer.
+	// Created has the time of each of Layers.
 	Created []time.Time
+	// Clamp is set if no file of Layers may be younger.
+	Clamp *time.Time
+	// Annotations are those of the manifest, for an image in the store.
+	Annotations map[string]string
 }
 
 // Image is an image in the engine's store.
 type Image struct {
 	// ID is the digest of the image's configuration, or of its index.
 	ID digest.Digest
-	// Digest is the digest of its manifest or index.
-	Digest   digest.Digest
+	// Digest, MediaType and ManifestSize (in bytes) are those of its manifest or
+	// index.
+	Digest       digest.Digest
+	MediaType    string
+	ManifestSize int64
+
 	Layers   int
 	Size     int64 // bytes of its layers, uncompressed
 	Platform ocispecs.Platform
@@ -108,8 +117,23 @@ type Engine interface {
 	Index(ctx context.Context, images []*Image, format string) (*Image, error)
 	// Tag gives an image its names, taking them from whatever had them before.
 	Tag(ctx context.Context, image *Image, names []string) error
-	// Push copies an image to a registry and returns the digest it has there.
-	Push(ctx context.Context, image *Image, name string) (digest.Digest, error)
+	// Pack gives what an image is made of, ready to be read, and makes none in the
+	// store. What it gives can be read while the snapshots are in use.
+	Pack(ctx context.Context, spec ImageSpec) (*pack.Image, error)
+	// View gives a directory that shows a snapshot, until done is called. Nobody
+	// may write to it.
+	View(ctx context.Context, s Snapshot) (dir string, done func(), err error)
+	Registry
 	// Close releases what the engine holds.
 	Close() error
+}
+
+// Registry is the way to registries, with the credentials and the configuration
+// that the engine was opened with.
+type Registry interface {
+	// Upload copies a bundle to a repository, where it can be had by its digest
+	// alone. What is there already is not copied again.
+	Upload(ctx context.Context, b *pack.Bundle, repository string, insecure bool) error
+	// Publish gives a bundle that was uploaded to the name's repository that name.
+	Publish(ctx context.Context, b *pack.Bundle, name string, insecure bool) error
 }

@@ -1,26 +1,55 @@
 package runner
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
+	"time"
 
 	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 
 	"github.com/zbuild/zbuild/config"
 	"github.com/zbuild/zbuild/internal/event"
+	"github.com/zbuild/zbuild/internal/exporter"
+	"github.com/zbuild/zbuild/internal/pack"
 	"github.com/zbuild/zbuild/planner"
 )
 
-// export is one result of a requested target on its way to becoming an image.
+// export is one result of a requested target on its way out.
 type export struct {
-	target *planner.Target
-	result *planner.Result
-	wanted bool // an image is wanted, and not only that the steps run
-	unit   *unit
-	image  *Image
+	target  *planner.Target
+	result  *planner.Result
+	outputs []*outgoing
+	wanted  bool // something is to leave, and not only that the steps run
+	unit    *unit
+	image   *Image // in the store; nil if no output is an image there
+	packed  map[imageShape]*pack.Image
+}
+
+// outgoing is one output of a target. All platforms of the target share it.
+type outgoing struct {
+	spec  exporter.Spec
+	dest  string
+	names []string
+	// toStore says that it is an image in the store, packs that it leaves as blobs.
+	toStore, packs bool
+	bundle         *pack.Bundle
+}
+
+// imageShape is what outputs may have different of the same image.
+type imageShape struct {
+	clamp bool
+	epoch time.Time
+}
+
+func (o *outgoing) shape() imageShape {
+	s := imageShape{clamp: o.spec.Image.RewriteTimestamp}
+	if e := o.spec.Image.Epoch; e != nil {
+		s.epoch = *e
+	}
+	return s
 }
 
 func (x *export) name() string {
@@ -30,57 +59,69 @@ func (x *export) name() string {
 	return "exporting " + x.target.Name + " " + platforms.FormatAll(x.result.Platform)
 }
 
-// inputs are the steps whose results the image is made of.
+// inputs are the steps whose results leave. An image that is only a base has no
+// tree of its own unless the tree is what leaves.
 func (x *export) inputs() []planner.Input {
 	inputs := slices.Clone(x.result.Layers)
-	if root := x.result.Root; root.Step != nil && root.Step.Image == nil && !slices.Contains(inputs, root) {
+	tree := slices.ContainsFunc(x.outputs, func(o *outgoing) bool { return o.spec.Type == exporter.Local || o.spec.Type == exporter.Tar })
+	if root := x.result.Root; root.Step != nil && (tree || root.Step.Image == nil) && !slices.Contains(inputs, root) {
 		inputs = append(inputs, root)
 	}
 	return inputs
 }
 
-func (r *run) exports() []*export {
+func (r *run) exports() ([]*export, error) {
 	var out []*export
 	for _, t := range r.plan.Targets {
 		if !t.Requested {
 			continue
 		}
+		outputs, err := outgoings(t.Config)
+		if err != nil {
+			return nil, err
+		}
+		wanted := slices.ContainsFunc(outputs, func(o *outgoing) bool { return o.spec.Type != exporter.CacheOnly })
 		for _, res := range t.Results {
-			out = append(out, &export{target: t, result: res, wanted: wantsImage(t.Config)})
+			out = append(out, &export{target: t, result: res, outputs: outputs, wanted: wanted, packed: make(map[imageShape]*pack.Image)})
 		}
 	}
-	return out
+	return out, nil
 }
 
-// wantsImage reports whether any output of a target is an image; without any
-// output an image in the store is meant.
-func wantsImage(t *config.Target) bool {
-	if len(t.Outputs) == 0 {
-		return true
+// outgoings are the outputs of a target; without any, an image in the store is
+// meant.
+func outgoings(t *config.Target) ([]*outgoing, error) {
+	all := t.Outputs
+	if len(all) == 0 {
+		all = []config.Output{{Type: exporter.Image}}
 	}
-	return slices.ContainsFunc(t.Outputs, func(o config.Output) bool { return o.Type != "cacheonly" })
-}
-
-// names are what a target's image is to be called, and where it is to be pushed.
-func names(t *config.Target) (tags, push []string) {
-	tags = t.Tags
-	for _, o := range t.Outputs {
-		own := t.Tags
-		if n := o.Attrs["name"]; n != "" {
-			own = strings.Split(n, ",")
-			tags = append(slices.Clone(tags), own...)
+	var out []*outgoing
+	for _, o := range all {
+		spec, err := exporter.Parse(o.Type, o.Attrs)
+		if err != nil {
+			return nil, fmt.Errorf("%s: output: %w", t.Name, err)
 		}
-		if o.Type == "registry" && o.Attrs["push"] != "false" || o.Attrs["push"] == "true" {
-			push = append(push, own...)
+		g := &outgoing{spec: spec, dest: o.Dest, names: unique(t.Tags), toStore: spec.ToStore(o.Dest)}
+		if len(g.names) == 0 {
+			g.names = unique(spec.Names)
 		}
+		switch spec.Type {
+		case exporter.Image, exporter.Registry:
+			g.packs = spec.Push
+		case exporter.OCI:
+			g.packs = true
+		case exporter.Docker:
+			g.packs = o.Dest != ""
+		}
+		out = append(out, g)
 	}
-	return unique(tags), unique(push)
+	return out, nil
 }
 
 func unique(in []string) []string {
 	var out []string
 	for _, s := range in {
-		if s = strings.TrimSpace(s); s != "" && !slices.Contains(out, s) {
+		if s != "" && !slices.Contains(out, s) {
 			out = append(out, s)
 		}
 	}
@@ -95,35 +136,65 @@ func (r *run) task(id, name string, fn func() (notes []string, err error)) error
 	return err
 }
 
-// commit makes the image of one result.
-func (r *run) commit(ctx context.Context, x *export) error {
-	format := x.target.Config.Format
-	if format == "" {
-		format = planner.FormatOCI
-	}
+// imageSpec says what the image of a result is made of, for one output.
+func (r *run) imageSpec(x *export, o *outgoing) ImageSpec {
+	t := x.target.Config
 	spec := ImageSpec{
 		Base: x.result.Base, Config: x.result.Config, Platform: x.result.Platform,
-		Format: format, Squash: x.target.Config.Squash,
+		Format: cmp.Or(t.Format, planner.FormatOCI), Squash: t.Squash,
+	}
+	epoch := x.result.Epoch
+	if o.spec.Image.Epoch != nil {
+		epoch = o.spec.Image.Epoch
+	}
+	if o.spec.Image.RewriteTimestamp {
+		spec.Clamp = epoch
+	}
+	for _, a := range o.spec.Image.Annotations {
+		if a.Type == exptypes.AnnotationManifest && (a.Platform == nil || platforms.FormatAll(*a.Platform) == platforms.FormatAll(x.result.Platform)) {
+			if spec.Annotations == nil {
+				spec.Annotations = make(map[string]string)
+			}
+			spec.Annotations[a.Key] = a.Value
+		}
 	}
 	for _, in := range x.result.Layers {
 		e := r.nodes[in.Step].entry
 		spec.Layers = append(spec.Layers, e.Snapshots[in.Index])
 		created := e.Created
-		if x.result.Epoch != nil {
-			created = *x.result.Epoch
+		if epoch != nil {
+			created = *epoch
 		}
 		spec.Created = append(spec.Created, created)
 	}
-	return r.task("export:"+x.name(), x.name(), func() ([]string, error) {
-		img, err := r.opt.Engine.Commit(ctx, spec)
+	return spec
+}
+
+// prepare does what can be done for one result by itself: it makes the image in
+// the store and finds the digests of what leaves.
+func (r *run) prepare(ctx context.Context, x *export) error {
+	return r.task("export:"+x.name(), x.name(), func() (notes []string, err error) {
+		for _, o := range x.outputs {
+			spec := r.imageSpec(x, o)
+			if o.toStore && x.image == nil {
+				if x.image, err = r.opt.Engine.Commit(ctx, spec); err != nil {
+					break
+				}
+				notes = append(notes, "image "+x.image.ID.String())
+			}
+			if shape := o.shape(); o.packs && x.packed[shape] == nil {
+				if x.packed[shape], err = r.opt.Engine.Pack(ctx, spec); err != nil {
+					break
+				}
+			}
+		}
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)
 			}
 			return nil, fmt.Errorf("%s: %w", x.name(), err)
 		}
-		x.image = img
-		return []string{"image " + img.ID.String()}, nil
+		return notes, nil
 	})
 }
 
@@ -148,112 +219,4 @@ func (r *run) collect(result *Result, exports []*export) {
 			result.Failures = append(result.Failures, x.unit.err)
 		}
 	}
-}
-
-// publish names the images of the targets that succeeded and pushes them. What
-// one target is called is decided for all of its platforms together.
-func (r *run) publish(ctx context.Context, result *Result, exports []*export) {
-	byTarget := make(map[*planner.Target][]*export)
-	for _, x := range exports {
-		byTarget[x.target] = append(byTarget[x.target], x)
-	}
-	failed := len(result.Failures) > 0
-	pushes := make(map[int][]string) // by index into result.Targets
-	for _, t := range r.plan.Targets {
-		if !t.Requested {
-			continue
-		}
-		tr := TargetResult{Name: t.Name}
-		complete := !slices.ContainsFunc(byTarget[t], func(x *export) bool { return x.unit.state != unitDone })
-		if complete && (!failed || r.opt.KeepGoing) && wantsImage(t.Config) {
-			var push []string
-			var err error
-			if push, err = r.name(ctx, t, byTarget[t], &tr); err != nil {
-				result.Failures = append(result.Failures, err)
-			}
-			pushes[len(result.Targets)] = push
-		}
-		result.Targets = append(result.Targets, tr)
-	}
-	if len(result.Failures) > 0 || ctx.Err() != nil {
-		return
-	}
-	for i := range result.Targets {
-		for _, name := range pushes[i] {
-			if err := r.push(ctx, &result.Targets[i], name); err != nil {
-				result.Failures = append(result.Failures, err)
-			}
-			if ctx.Err() != nil {
-				return
-			}
-		}
-	}
-}
-
-// name gives a target's image its tags and returns where it is to be pushed.
-func (r *run) name(ctx context.Context, t *planner.Target, exports []*export, tr *TargetResult) ([]string, error) {
-	tags, push := names(t.Config)
-	err := r.task("name:"+t.Name, "naming "+t.Name, func() (notes []string, err error) {
-		for try := 0; ; try++ {
-			if notes, err = r.nameOnce(ctx, t, exports, tr, tags); try == maxVanished || ctx.Err() != nil || !errors.Is(err, ErrVanished) {
-				return notes, err
-			}
-			// Somebody removed an image that had no name yet.
-			for _, x := range exports {
-				if err := r.commit(ctx, x); err != nil {
-					return nil, err
-				}
-			}
-		}
-	})
-	if err == nil && len(push) == 0 && wantsPush(t.Config) {
-		r.opt.Sink.Emit(event.Warning{Text: t.Name + " has no tags, so there is nothing to push it as", Time: r.opt.Now()})
-	}
-	return push, err
-}
-
-func (r *run) nameOnce(ctx context.Context, t *planner.Target, exports []*export, tr *TargetResult, tags []string) ([]string, error) {
-	tr.Image = exports[0].image
-	tr.Platforms = nil
-	if len(exports) > 1 {
-		var images []*Image
-		for _, x := range exports {
-			images = append(images, x.image)
-		}
-		list, err := r.opt.Engine.Index(ctx, images, t.Config.Format)
-		if err != nil {
-			return nil, fmt.Errorf("%s: making the list of its images: %w", t.Name, err)
-		}
-		tr.Image, tr.Platforms = list, images
-	}
-	notes := []string{tr.Image.ID.String()}
-	if len(tags) > 0 {
-		if err := r.opt.Engine.Tag(ctx, tr.Image, tags); err != nil {
-			return nil, fmt.Errorf("%s: %w", t.Name, err)
-		}
-		tr.Tags = tags
-		notes = append(notes, tags...)
-	}
-	return notes, nil
-}
-
-func wantsPush(t *config.Target) bool {
-	return slices.ContainsFunc(t.Outputs, func(o config.Output) bool {
-		return o.Type == "registry" || o.Attrs["push"] == "true"
-	})
-}
-
-func (r *run) push(ctx context.Context, tr *TargetResult, name string) error {
-	return r.task("push:"+name, "pushing "+name, func() ([]string, error) {
-		d, err := r.opt.Engine.Push(ctx, tr.Image, name)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
-			}
-			return nil, fmt.Errorf("%s: %w", tr.Name, err)
-		}
-		tr.Pushed = append(tr.Pushed, name)
-		tr.Digest = d
-		return []string{name + "@" + d.String()}, nil
-	})
 }

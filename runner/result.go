@@ -5,6 +5,7 @@ import (
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/zbuild/zbuild/planner"
 )
@@ -58,10 +59,23 @@ type TargetResult struct {
 	// Platforms are the images of a list, in the order of the target's platforms;
 	// empty for a single image.
 	Platforms []*Image
-	// Digest is what a registry calls the image; empty if it was not pushed.
-	Digest digest.Digest
 	// Tags are the names that the image has got, Pushed those it was pushed to.
 	Tags, Pushed []string
+	// Outputs are in the order of the target's outputs, those that were made.
+	Outputs []OutputResult
+}
+
+// OutputResult is what became of one output of a target.
+type OutputResult struct {
+	// Type is that of the output, Dest where it went: a path, "-", or empty.
+	Type, Dest string
+	// Descriptor is that of the image or list, as it left or as it is in the
+	// store. It is empty for a file tree.
+	Descriptor ocispecs.Descriptor
+	// Config is the digest of the image's configuration; empty for a list.
+	Config digest.Digest
+	// Names are those that the image has there.
+	Names []string
 }
 
 // PlatformError says that programs for a platform cannot be run on this machine.

@@ -6,9 +6,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/moby/buildkit/solver/pb"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/zbuild/zbuild/config"
 	"github.com/zbuild/zbuild/internal/event"
+	"github.com/zbuild/zbuild/internal/pack"
 	"github.com/zbuild/zbuild/internal/source"
 	"github.com/zbuild/zbuild/planner"
 )
@@ -39,6 +42,10 @@ type Options struct {
 	// that its file or variable does not exist.
 	Secret func(config.Secret) ([]byte, error)
 	Sink   event.Sink
+	// Compressor makes blobs of layers. Needed for images that leave the store.
+	Compressor *pack.Compressor
+	// Stdout is what the destination "-" stands for; nil if there is none.
+	Stdout io.Writer
 	// Now is the clock; nil is the machine's.
 	Now func() time.Time
 }
@@ -50,6 +57,8 @@ type run struct {
 	keyer *keyer
 	nodes map[*planner.Step]*node
 	order []*node // as in the plan
+	// layouts is held by who writes to an OCI layout.
+	layouts sync.Mutex
 }
 
 // node is what is known of a step during a run.
@@ -127,7 +136,11 @@ func (r *run) run(ctx context.Context, result *Result) error {
 		return err
 	}
 	defer done()
-	exports := r.exports()
+	exports, err := r.exports()
+	if err != nil {
+		result.Failures = append(result.Failures, err)
+		return err
+	}
 	r.demand(ctx, exports)
 	if r.failedKeys() && !r.opt.KeepGoing && ctx.Err() == nil {
 		// Everything that can be said before anything runs is said at once.
@@ -207,6 +220,7 @@ func (r *run) again(ctx context.Context, exports []*export) {
 	}
 	for _, x := range exports {
 		x.unit, x.image = nil, nil
+		clear(x.packed)
 	}
 	r.demand(ctx, exports)
 }
@@ -308,7 +322,7 @@ func (r *run) units(exports []*export) []*unit {
 		if !x.wanted {
 			x.unit = &unit{name: x.name(), do: func(context.Context) error { return nil }}
 		} else {
-			x.unit = &unit{name: x.name(), weight: 2, do: func(ctx context.Context) error { return r.commit(ctx, x) }}
+			x.unit = &unit{name: x.name(), weight: 2, do: func(ctx context.Context) error { return r.prepare(ctx, x) }}
 		}
 		for _, in := range x.inputs() {
 			if u := r.nodes[in.Step].unit; u != nil {

@@ -82,6 +82,14 @@ func styleOf(w io.Writer, dir string, env func(string) (string, bool)) render.St
 	return style
 }
 
+// notTerminal is w, or nil if a person would have to read what is written there.
+func notTerminal(w io.Writer) io.Writer {
+	if f, ok := w.(interface{ Fd() uintptr }); ok && term.IsTerminal(int(f.Fd())) {
+		return nil
+	}
+	return w
+}
+
 // session makes a session on the project that the flags ask for.
 func (a *app) session(p projectFlags, targets, overrides []string, sink event.Sink) (session.Options, error) {
 	vars, err := p.vars()
@@ -106,6 +114,7 @@ func (a *app) session(p projectFlags, targets, overrides []string, sink event.Si
 			return openEngine(ctx, a.engine, a.log)
 		},
 		Limits: a.engine.limits(),
+		Stdout: notTerminal(a.stdout),
 		Sink:   sink,
 	}, nil
 }

@@ -123,8 +123,12 @@ func (c *bakeCmd) report(a *app, g *session.Generation, mode render.Mode) error 
 	if err := a.ended(g); err != nil {
 		return err
 	}
+	out := a.stdout
+	if writesToStdout(g.Result) {
+		out = a.stderr
+	}
 	if c.Explain && g.Result != nil {
-		if err := render.Explain(a.stdout, g.Plan, g.Result.Explanations, a.outStyle); err != nil {
+		if err := render.Explain(out, g.Plan, g.Result.Explanations, a.outStyle); err != nil {
 			return err
 		}
 	}
@@ -133,7 +137,7 @@ func (c *bakeCmd) report(a *app, g *session.Generation, mode render.Mode) error 
 		built = succeeded(g.Result)
 	}
 	if built != nil && (mode == render.ModePlain || mode == render.ModeTTY) {
-		if err := render.Summary(a.stdout, built, a.outStyle); err != nil {
+		if err := render.Summary(out, built, a.outStyle); err != nil {
 			return err
 		}
 	}
@@ -154,6 +158,13 @@ func (c *bakeCmd) report(a *app, g *session.Generation, mode render.Mode) error 
 	return nil
 }
 
+// writesToStdout reports whether standard output is taken by what was built.
+func writesToStdout(r *runner.Result) bool {
+	return r != nil && slices.ContainsFunc(r.Targets, func(t runner.TargetResult) bool {
+		return slices.ContainsFunc(t.Outputs, func(o runner.OutputResult) bool { return o.Dest == "-" })
+	})
+}
+
 // succeeded is what a failed run has made nevertheless; nil if that is nothing.
 func succeeded(r *runner.Result) *runner.Result {
 	if r == nil {
@@ -162,7 +173,7 @@ func succeeded(r *runner.Result) *runner.Result {
 	part := *r
 	part.Targets = nil
 	for _, t := range r.Targets {
-		if t.Image != nil {
+		if t.Image != nil || len(t.Outputs) > 0 {
 			part.Targets = append(part.Targets, t)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -261,27 +260,5 @@ zbuild can build on this machine.
 `
 	if diff := cmp.Diff(want, e.String()); diff != "" {
 		t.Error(diff)
-	}
-}
-
-func TestWriteFile(t *testing.T) {
-	dir := t.TempDir()
-	name := filepath.Join(dir, "m.json")
-	for range 2 {
-		if err := writeFile(name, []byte("x")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if left, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(left) != 1 {
-		t.Errorf("%v, %v", left, err)
-	}
-	if left, err := filepath.Glob(filepath.Join(dir, ".*")); err != nil || len(left) != 0 {
-		t.Errorf("%v, %v", left, err)
-	}
-	if err := writeFile("/dev/null", []byte("x")); err != nil {
-		t.Error(err)
-	}
-	if err := writeFile(filepath.Join(dir, "no", "such"), []byte("x")); err == nil {
-		t.Error("wrote into a directory that does not exist")
 	}
 }

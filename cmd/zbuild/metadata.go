@@ -2,67 +2,51 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"io"
 	"strings"
 
+	"github.com/zbuild/zbuild/internal/pack"
 	"github.com/zbuild/zbuild/runner"
 )
 
-// writeMetadata writes what bake's metadata file has: by target, the digests and
-// names of its image.
+// writeMetadata writes what bake's metadata file has: by target, what became of
+// its outputs. As in bake, of several outputs the last one that has something to
+// say is heard.
 func writeMetadata(name string, result *runner.Result) error {
-	all := make(map[string]map[string]string)
+	all := make(map[string]any)
 	for _, t := range result.Targets {
-		if t.Image == nil {
-			continue
-		}
-		m := map[string]string{"containerimage.digest": t.Image.Digest.String()}
-		if t.Digest != "" {
-			m["containerimage.digest"] = t.Digest.String()
-		}
-		if !t.Image.Index {
-			m["containerimage.config.digest"] = t.Image.ID.String()
-		}
-		if names := strings.Join(t.Tags, ","); names != "" {
-			m["image.name"] = names
-		}
-		all[t.Name] = m
+		all[t.Name] = targetMetadata(result, t)
 	}
 	data, err := json.MarshalIndent(all, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := writeFile(name, append(data, '\n')); err != nil {
+	err = pack.WriteFile(name, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("--metadata-file: %w", err)
 	}
 	return nil
 }
 
-// writeFile replaces a file as a whole, so that nobody reads half of it. What is
-// no regular file, such as /dev/stdout, is written to.
-func writeFile(name string, data []byte) (err error) {
-	const mode = 0o644
-	if info, err := os.Lstat(name); err == nil && !info.Mode().IsRegular() {
-		return os.WriteFile(name, data, mode)
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(tmp.Name())
+func targetMetadata(result *runner.Result, t runner.TargetResult) map[string]any {
+	m := map[string]any{"buildx.build.ref": "zbuild/local/" + result.BuildID}
+	for _, o := range t.Outputs {
+		if o.Descriptor.Digest == "" {
+			continue
 		}
-	}()
-	_, err = tmp.Write(data)
-	if err = errors.Join(err, tmp.Chmod(mode), tmp.Close()); err != nil {
-		return err
+		m["containerimage.digest"] = o.Descriptor.Digest
+		m["containerimage.descriptor"] = o.Descriptor
+		delete(m, "containerimage.config.digest")
+		if o.Config != "" {
+			m["containerimage.config.digest"] = o.Config
+		}
+		if len(o.Names) > 0 {
+			m["image.name"] = strings.Join(o.Names, ",")
+		}
 	}
-	return os.Rename(tmp.Name(), name)
+	return m
 }

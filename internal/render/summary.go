@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -12,6 +13,14 @@ import (
 
 	"github.com/zbuild/zbuild/runner"
 )
+
+// relative shortens a path that lies in dir.
+func relative(p, dir string) string {
+	if rel, err := filepath.Rel(dir, p); dir != "" && err == nil && filepath.IsLocal(rel) {
+		return rel
+	}
+	return p
+}
 
 // Summary writes what a run has made: per target its image's ID, layers and
 // size, its names and where it was pushed to.
@@ -37,6 +46,8 @@ func Summary(w io.Writer, result *runner.Result, style Style) error {
 // row is name, image ID, layers and size.
 func row(t runner.TargetResult) []string {
 	switch {
+	case t.Image == nil && len(t.Outputs) > 0:
+		return []string{t.Name, "not in the store"}
 	case t.Image == nil:
 		return []string{t.Name, "no image"}
 	case t.Image.Index:
@@ -89,6 +100,11 @@ func writeNames(b *bytes.Buffer, t runner.TargetResult, style Style) {
 	for _, name := range t.Pushed {
 		if pushed[name] {
 			fmt.Fprintf(b, "  %s%s\n", name, style.paint(faint, "  pushed, not kept here"))
+		}
+	}
+	for _, o := range t.Outputs {
+		if o.Dest != "" {
+			fmt.Fprintf(b, "  %s%s\n", relative(o.Dest, style.Dir), style.paint(faint, "  "+o.Type))
 		}
 	}
 }

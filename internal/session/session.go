@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/zbuild/zbuild/config"
 	"github.com/zbuild/zbuild/internal/event"
+	"github.com/zbuild/zbuild/internal/pack"
 	"github.com/zbuild/zbuild/internal/source"
 	"github.com/zbuild/zbuild/planner"
 	"github.com/zbuild/zbuild/runner"
@@ -50,6 +52,8 @@ type Options struct {
 	// Limits bound what builds leave in the cache. They are looked after when a build
 	// has done something. The zero value bounds nothing.
 	Limits runner.Limits
+	// Stdout is what an output's destination "-" stands for; nil if there is none.
+	Stdout io.Writer
 	// Sink receives what happens; nil if nobody wants to know.
 	Sink event.Sink
 	// Now is the clock; nil means the machine's.
@@ -194,6 +198,8 @@ func (s *Session) run(ctx context.Context, g *Generation) {
 	}
 	cache := runner.NewDirCache(filepath.Join(state, "cache"))
 	cache.Now = s.opt.Now
+	blobs := filepath.Join(state, "blobs")
+	compressor := pack.NewCompressor(blobs, filepath.Join(blobs, "notes"))
 	g.Result, g.Err = runner.Run(ctx, g.Plan, runner.Options{
 		Engine:    engine,
 		Cache:     cache,
@@ -204,7 +210,13 @@ func (s *Session) run(ctx context.Context, g *Generation) {
 		Secret:    s.secret,
 		Sink:      s.opt.Sink,
 		Now:       s.opt.Now,
+
+		Compressor: compressor,
+		Stdout:     s.opt.Stdout,
 	})
+	if err := compressor.Close(); err != nil {
+		s.warn(err)
+	}
 	if err := index.Save(); err != nil {
 		s.warn(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/containerd/continuity/sysx"
 	digest "github.com/opencontainers/go-digest"
@@ -49,12 +50,13 @@ func chainLayerID(parent string, diffID digest.Digest) string {
 }
 
 // adopt gives the image layer on top of parent that has what lies between the
-// snapshots below and s.
-func (e *Engine) adopt(ctx context.Context, parent string, below, s runner.Snapshot) (imageLayer, error) {
+// snapshots below and s, no file of it younger than clamp if that is set.
+func (e *Engine) adopt(ctx context.Context, parent string, below, s runner.Snapshot, clamp *time.Time) (imageLayer, error) {
 	if err := ctx.Err(); err != nil {
 		return imageLayer{}, err
 	}
-	known, found := e.digested(below, s)
+	on := clampedOn(below, clamp)
+	known, found := e.digested(on, s)
 	if found {
 		known.ID = chainLayerID(parent, known.DiffID)
 		if e.store.Exists(known.ID) {
@@ -63,15 +65,15 @@ func (e *Engine) adopt(ctx context.Context, parent string, below, s runner.Snaps
 	}
 	var layer imageLayer
 	var err error
-	if e.canStage(below, s) {
+	if clamp == nil && e.canStage(below, s) {
 		layer, err = e.adoptStaged(parent, below, s)
 	} else {
-		layer, err = e.adoptTar(parent, below, s)
+		layer, err = e.adoptTar(parent, below, s, clamp)
 	}
 	if err != nil {
 		return imageLayer{}, fmt.Errorf("making a layer of %s: %w", s, err)
 	}
-	e.noteDigest(below, s, layer)
+	e.noteDigest(on, s, layer)
 	return layer, nil
 }
 
@@ -159,8 +161,8 @@ func (e *Engine) adoptStaged(parent string, below, s runner.Snapshot) (imageLaye
 
 // adoptTar makes a layer the long way, through a tar stream, with any driver. The
 // first pass finds the digest, for the layer's ID depends on it.
-func (e *Engine) adoptTar(parent string, below, s runner.Snapshot) (imageLayer, error) {
-	tar, err := e.diff(below, s)
+func (e *Engine) adoptTar(parent string, below, s runner.Snapshot, clamp *time.Time) (imageLayer, error) {
+	tar, err := e.clamped(below, s, clamp)
 	if err != nil {
 		return imageLayer{}, err
 	}
@@ -173,7 +175,7 @@ func (e *Engine) adoptTar(parent string, below, s runner.Snapshot) (imageLayer, 
 	if e.store.Exists(l.ID) {
 		return l, nil
 	}
-	if tar, err = e.diff(below, s); err != nil {
+	if tar, err = e.clamped(below, s, clamp); err != nil {
 		return imageLayer{}, err
 	}
 	defer tar.Close()

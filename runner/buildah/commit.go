@@ -36,7 +36,7 @@ func (e *Engine) Commit(ctx context.Context, spec runner.ImageSpec) (*runner.Ima
 	if err != nil {
 		return nil, err
 	}
-	raw, err := imageManifest(spec.Format, config, layers)
+	raw, err := imageManifest(spec, config, layers)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +45,8 @@ func (e *Engine) Commit(ctx context.Context, spec runner.ImageSpec) (*runner.Ima
 		return nil, err
 	}
 	img := &runner.Image{
-		ID: digest.FromBytes(config), Digest: digest.FromBytes(raw), Layers: len(layers), Platform: spec.Platform,
+		ID: digest.FromBytes(config), Digest: digest.FromBytes(raw), MediaType: manifest.GuessMIMEType(raw), ManifestSize: int64(len(raw)),
+		Layers: len(layers), Platform: spec.Platform,
 	}
 	for _, l := range layers {
 		img.Size += l.Size
@@ -67,12 +68,8 @@ func (e *Engine) imageLayers(ctx context.Context, spec runner.ImageSpec) (layers
 			return nil, "", err
 		}
 	}
-	snapshots := spec.Layers
-	if spec.Squash && len(snapshots) > 1 {
-		snapshots = snapshots[len(snapshots)-1:]
-	}
-	for _, s := range snapshots {
-		l, err := e.adopt(ctx, top, below, s)
+	for _, s := range ownLayers(spec) {
+		l, err := e.adopt(ctx, top, below, s, spec.Clamp)
 		if err != nil {
 			return nil, "", err
 		}
@@ -80,6 +77,14 @@ func (e *Engine) imageLayers(ctx context.Context, spec runner.ImageSpec) (layers
 		top, below = l.ID, s
 	}
 	return layers, top, nil
+}
+
+// ownLayers are the snapshots that become layers above the base.
+func ownLayers(spec runner.ImageSpec) []runner.Snapshot {
+	if spec.Squash && len(spec.Layers) > 1 {
+		return spec.Layers[len(spec.Layers)-1:]
+	}
+	return spec.Layers
 }
 
 // layersOf lists the layers of a base image, lowest first.
@@ -211,8 +216,8 @@ func stampHistory(history []ocispecs.History, created []time.Time, base int) {
 }
 
 // imageManifest describes the layers as they lie in the store, uncompressed.
-func imageManifest(format string, config []byte, layers []imageLayer) ([]byte, error) {
-	if format == planner.FormatDocker {
+func imageManifest(spec runner.ImageSpec, config []byte, layers []imageLayer) ([]byte, error) {
+	if spec.Format == planner.FormatDocker {
 		m := manifest.Schema2{
 			SchemaVersion: 2, MediaType: manifest.DockerV2Schema2MediaType,
 			ConfigDescriptor: manifest.Schema2Descriptor{
@@ -230,7 +235,7 @@ func imageManifest(format string, config []byte, layers []imageLayer) ([]byte, e
 	m := ocispecs.Manifest{
 		Versioned: imgspec.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageManifest,
 		Config: ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageConfig, Size: int64(len(config)), Digest: digest.FromBytes(config)},
-		Layers: []ocispecs.Descriptor{},
+		Layers: []ocispecs.Descriptor{}, Annotations: spec.Annotations,
 	}
 	for _, l := range layers {
 		m.Layers = append(m.Layers, ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageLayer, Size: l.Size, Digest: l.DiffID})
@@ -300,7 +305,7 @@ func (e *Engine) Index(ctx context.Context, images []*runner.Image, format strin
 	if err != nil {
 		return nil, err
 	}
-	out.Digest = digest.FromBytes(raw)
+	out.Digest, out.MediaType, out.ManifestSize = digest.FromBytes(raw), kind, int64(len(raw))
 	out.ID = out.Digest
 	if e.store.Exists(out.ID.Encoded()) {
 		return out, nil // the same list of the same images

@@ -52,6 +52,8 @@ type Engine struct {
 	locks cacheLocks
 	kept  kept
 
+	patience patience
+
 	mu      sync.Mutex
 	adopted map[runner.Snapshot]imageLayer // layers that this process digested
 }
@@ -95,6 +97,8 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 		system:  &types.SystemContext{AuthFilePath: opt.AuthFile, SignaturePolicyPath: opt.PolicyFile},
 		log:     opt.Logger,
 		adopted: make(map[runner.Snapshot]imageLayer),
+
+		patience: usualPatience(),
 	}
 	e.isolations = isolations{opt: opt, note: func(iso isolation) error {
 		e.log.Debug("isolation", "kind", iso.kind, "runtime", iso.runtime, "not", iso.why)

@@ -10,14 +10,11 @@ import (
 	"net"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
-	cmanifests "go.podman.io/common/libimage/manifests"
-	"go.podman.io/common/pkg/retry"
 	"go.podman.io/image/v5/copy"
 	"go.podman.io/image/v5/docker"
 	"go.podman.io/image/v5/pkg/sysregistriesv2"
@@ -148,7 +145,14 @@ func (e *Engine) remoteImage(ctx context.Context, name reference.Named, p ocispe
 	if err != nil {
 		return nil, err
 	}
-	return readImage(ctx, ref, name, e.systemFor(name, p))
+	var img *planner.BaseImage
+	err = e.persist(ctx, func() error {
+		return patiently(ctx, e.patience.answer, func(ctx context.Context, _ func()) (err error) {
+			img, err = readImage(ctx, ref, name, e.systemFor(name, p))
+			return err
+		})
+	})
+	return img, err
 }
 
 // trimTag leaves the digest alone of a name that has both, as the reference
@@ -228,10 +232,11 @@ func (e *Engine) base(ctx context.Context, img *planner.BaseImage) (runner.Snaps
 	}
 	defer policy.Destroy() //nolint:errcheck // nothing is held
 	sys := e.systemFor(name, img.Platform)
-	err = retry.IfNecessary(ctx, func() error {
-		_, err := copy.Image(ctx, policy, dst, src, &copy.Options{SourceCtx: sys, DestinationCtx: sys})
+	err = e.persist(ctx, func() error {
+		from := patientReference{ImageReference: src, patience: e.patience}
+		_, err := copy.Image(ctx, policy, dst, from, &copy.Options{SourceCtx: sys, DestinationCtx: sys})
 		return err
-	}, &retry.Options{MaxRetry: 2, Delay: time.Second})
+	})
 	if err != nil {
 		return "", fmt.Errorf("pulling %s: %w", pinned, err)
 	}
@@ -242,49 +247,6 @@ func (e *Engine) base(ctx context.Context, img *planner.BaseImage) (runner.Snaps
 		}
 	}
 	return runner.Snapshot(stored.TopLayer), nil
-}
-
-// Push copies an image to a registry.
-func (e *Engine) Push(ctx context.Context, image *runner.Image, name string) (digest.Digest, error) {
-	named, err := reference.ParseNormalizedNamed(name)
-	if err != nil {
-		return "", err
-	}
-	named = reference.TagNameOnly(named)
-	dest, err := docker.NewReference(named)
-	if err != nil {
-		return "", err
-	}
-	src, err := is.Transport.ParseStoreReference(e.store, "@"+image.ID.Encoded())
-	if err != nil {
-		return "", err
-	}
-	policy, err := e.policy()
-	if err != nil {
-		return "", err
-	}
-	defer policy.Destroy() //nolint:errcheck // nothing is held
-	sys := e.systemFor(named, image.Platform)
-	var pushed digest.Digest
-	err = retry.IfNecessary(ctx, func() error {
-		if image.Index {
-			_, list, err := cmanifests.LoadFromImage(e.store, image.ID.Encoded())
-			if err != nil {
-				return err
-			}
-			_, pushed, err = list.Push(ctx, dest, cmanifests.PushOptions{
-				Store: e.store, SystemContext: sys, ImageListSelection: copy.CopyAllImages,
-			})
-			return err
-		}
-		raw, err := copy.Image(ctx, policy, dest, src, &copy.Options{SourceCtx: sys, DestinationCtx: sys})
-		pushed = digest.FromBytes(raw)
-		return err
-	}, &retry.Options{MaxRetry: 3, Delay: time.Second})
-	if err != nil {
-		return "", fmt.Errorf("pushing %s: %w", named, err)
-	}
-	return pushed, nil
 }
 
 // systemFor sets up registry access for one name. A registry on this machine may

@@ -1,0 +1,120 @@
+package pack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images/archive"
+	"github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/distribution/reference"
+	"github.com/moby/buildkit/client/ociindex"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// WriteArchive writes the bundle as a tar file in the OCI layout. With docker it
+// is also what 'docker load' reads. names are complete references with a tag.
+func (b *Bundle) WriteArchive(ctx context.Context, w io.Writer, names []string, docker bool) error {
+	if docker && len(b.Manifests) > 0 {
+		return errors.New("a docker archive has one image; use type=oci for several platforms or attestations")
+	}
+	root := b.Root.Descriptor
+	opt := []archive.ExportOpt{archive.WithManifest(root, names...)}
+	if !docker {
+		opt = append(opt, archive.WithAllPlatforms(), archive.WithSkipDockerManifest())
+	}
+	return archive.Export(ctx, b, w, opt...)
+}
+
+// WriteLayout adds the bundle to an OCI layout in a directory, which need not
+// exist. Blobs come first, the index last; others in the layout stay.
+func (b *Bundle) WriteLayout(ctx context.Context, dir string, names []string) error {
+	store, err := local.NewStore(dir)
+	if err != nil {
+		return err
+	}
+	for _, blob := range b.Blobs {
+		if err := copyBlob(ctx, store, blob); err != nil {
+			return err
+		}
+	}
+	for _, m := range append(b.Manifests[:len(b.Manifests):len(b.Manifests)], b.Root) {
+		if err := copyBlob(ctx, store, dataBlob(m.Descriptor.MediaType, m.Data)); err != nil {
+			return err
+		}
+	}
+	_ = os.Remove(filepath.Join(dir, "ingest")) // the store's workplace, empty now
+	var tags []ociindex.NameOrTag
+	for _, n := range names {
+		tags = append(tags, ociindex.Name(n))
+	}
+	root := b.Root.Descriptor
+	root.Annotations = maps.Clone(root.Annotations)
+	if len(tags) == 0 {
+		return ociindex.NewStoreIndex(dir).Put(root)
+	}
+	return ociindex.NewStoreIndex(dir).Put(root, tags...)
+}
+
+func copyBlob(ctx context.Context, store content.Store, blob Blob) error {
+	if _, err := store.Info(ctx, blob.Digest); err == nil {
+		return nil
+	}
+	in, err := blob.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	desc := ocispecs.Descriptor{MediaType: blob.MediaType, Digest: blob.Digest, Size: blob.Size}
+	if err := content.WriteBlob(ctx, store, "zbuild-"+blob.Digest.String(), in, desc); err != nil {
+		return fmt.Errorf("writing %s: %w", blob.Digest, err)
+	}
+	return nil
+}
+
+// FullName is a reference with everything that may be left out.
+func FullName(name string) (string, error) {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return "", fmt.Errorf("the name %q: %w", name, err)
+	}
+	return reference.TagNameOnly(named).String(), nil
+}
+
+// WriteFile has write make a file, which appears whole or not at all. What is no
+// regular file, such as a pipe, is written to.
+func WriteFile(name string, write func(io.Writer) error) (err error) {
+	const mode = 0o644
+	info, err := os.Stat(name)
+	switch {
+	case err == nil && info.IsDir():
+		return fmt.Errorf("%s is a directory", name)
+	case err == nil && !info.Mode().IsRegular():
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		return errors.Join(write(f), f.Close())
+	}
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name())
+		}
+	}()
+	if err = errors.Join(write(f), f.Chmod(mode), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}

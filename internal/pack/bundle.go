@@ -1,0 +1,275 @@
+package pack
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	digest "github.com/opencontainers/go-digest"
+	imgspec "github.com/opencontainers/image-spec/specs-go"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/zbuild/zbuild/internal/exporter"
+)
+
+// The media types of Docker's manifests, version 2, schema 2.
+const (
+	dockerManifest     = "application/vnd.docker.distribution.manifest.v2+json"
+	dockerList         = "application/vnd.docker.distribution.manifest.list.v2+json"
+	dockerConfig       = "application/vnd.docker.container.image.v1+json"
+	dockerLayer        = "application/vnd.docker.image.rootfs.diff.tar"
+	dockerLayerGzip    = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+	attestationsType   = "application/vnd.docker.attestation.manifest.v1+json"
+	intotoType         = "application/vnd.in-toto+json"
+	predicateType      = "in-toto.io/predicate-type"
+	referenceType      = "vnd.docker.reference.type"
+	referenceDigest    = "vnd.docker.reference.digest"
+	attestationsPrefix = "attestation-manifest"
+)
+
+// unknownPlatform is that of manifests which are no images.
+var unknownPlatform = ocispecs.Platform{OS: "unknown", Architecture: "unknown"}
+
+// Statement is an in-toto statement about an image.
+type Statement struct {
+	PredicateType string
+	Data          []byte // JSON
+}
+
+// Options say what a bundle looks like.
+type Options struct {
+	How How
+	// Docker gives media types of Docker's instead of OCI's.
+	Docker bool
+	// List makes a list also of a single image.
+	List bool
+	// Artifact makes attestations OCI artifacts.
+	Artifact    bool
+	Annotations []exporter.Annotation
+	// Attest makes statements about an image whose manifest is final; nil makes
+	// none. A bundle that has some is a list.
+	Attest func(ctx context.Context, image int, manifest ocispecs.Descriptor) ([]Statement, error)
+}
+
+// Build makes a bundle of images, one per platform.
+func Build(ctx context.Context, c *Compressor, images []*Image, opt Options) (*Bundle, error) {
+	list := opt.List || len(images) > 1 || opt.Attest != nil
+	if err := checkAnnotations(images, opt, list); err != nil {
+		return nil, err
+	}
+	b := &Bundle{}
+	have := make(map[digest.Digest]bool)
+	add := func(blobs ...Blob) {
+		for _, blob := range blobs {
+			if !have[blob.Digest] {
+				have[blob.Digest] = true
+				b.Blobs = append(b.Blobs, blob)
+			}
+		}
+	}
+	index := ocispecs.Index{
+		Versioned: imgspec.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageIndex,
+		Annotations: annotations(opt.Annotations, exptypes.AnnotationIndex, nil),
+	}
+	if opt.Docker {
+		index.MediaType = dockerList
+	}
+	var attestations []Manifest
+	for i, img := range images {
+		m, blobs, err := image(ctx, c, img, opt)
+		if err != nil {
+			return nil, err
+		}
+		add(blobs...)
+		b.Manifests = append(b.Manifests, m)
+		b.Config = blobs[0].Digest
+		if opt.Attest == nil {
+			continue
+		}
+		statements, err := opt.Attest(ctx, i, m.Descriptor)
+		if err != nil {
+			return nil, err
+		}
+		if len(statements) > 0 {
+			a, blobs, err := attestation(m.Descriptor, statements, opt)
+			if err != nil {
+				return nil, err
+			}
+			add(blobs...)
+			attestations = append(attestations, a)
+		}
+	}
+	if !list {
+		b.Root, b.Manifests = b.Manifests[0], nil
+		return b, nil
+	}
+	b.Manifests = append(b.Manifests, attestations...)
+	b.Config = ""
+	for _, m := range b.Manifests {
+		index.Manifests = append(index.Manifests, m.Descriptor)
+	}
+	data, err := json.MarshalIndent(index, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	b.Root = manifest(index.MediaType, data)
+	b.Root.Descriptor.Annotations = annotations(opt.Annotations, exptypes.AnnotationIndexDescriptor, nil)
+	return b, nil
+}
+
+func manifest(mediaType string, data []byte) Manifest {
+	return Manifest{Descriptor: dataBlob(mediaType, data).Descriptor, Data: data}
+}
+
+func checkAnnotations(images []*Image, opt Options, list bool) error {
+	for _, a := range opt.Annotations {
+		if !list && (a.Type == exptypes.AnnotationIndex || a.Type == exptypes.AnnotationIndexDescriptor) {
+			return fmt.Errorf("the annotation %s is for a list of images; a single image has none", a.Key)
+		}
+		if a.Platform == nil {
+			continue
+		}
+		found := false
+		for _, img := range images {
+			found = found || samePlatform(*a.Platform, img.Platform)
+		}
+		if !found {
+			return fmt.Errorf("the annotation %s is for %s, and there is no image for it", a.Key, platforms.FormatAll(*a.Platform))
+		}
+	}
+	return nil
+}
+
+func samePlatform(a, b ocispecs.Platform) bool {
+	return platforms.FormatAll(platforms.Normalize(a)) == platforms.FormatAll(platforms.Normalize(b))
+}
+
+// annotations are those of one type; nil if there are none. A list's are not
+// narrowed down to a platform.
+func annotations(all []exporter.Annotation, kind string, p *ocispecs.Platform) map[string]string {
+	var general, special map[string]string
+	put := func(m *map[string]string, a exporter.Annotation) {
+		if *m == nil {
+			*m = make(map[string]string)
+		}
+		(*m)[a.Key] = a.Value
+	}
+	for _, a := range all {
+		switch {
+		case a.Type != kind:
+		case a.Platform == nil || p == nil:
+			put(&general, a)
+		case samePlatform(*a.Platform, *p):
+			put(&special, a)
+		}
+	}
+	if general == nil {
+		return special
+	}
+	maps.Copy(general, special)
+	return general
+}
+
+// image makes the manifest and the blobs of one image, the configuration first.
+func image(ctx context.Context, c *Compressor, img *Image, opt Options) (Manifest, []Blob, error) {
+	m := ocispecs.Manifest{
+		Versioned: imgspec.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageManifest,
+		Layers: []ocispecs.Descriptor{}, Annotations: annotations(opt.Annotations, exptypes.AnnotationManifest, &img.Platform),
+	}
+	configType := ocispecs.MediaTypeImageConfig
+	if opt.Docker {
+		m.MediaType, configType = dockerManifest, dockerConfig
+	}
+	blobs := make([]Blob, 1+len(img.Layers))
+	blobs[0] = dataBlob(configType, img.Config)
+	m.Config = blobs[0].Descriptor
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(compressAtOnce)
+	for i, l := range img.Layers {
+		g.Go(func() (err error) {
+			blobs[1+i], err = c.Blob(gctx, l, opt.How)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return Manifest{}, nil, err
+	}
+	for i := range blobs[1:] {
+		blob := &blobs[1+i]
+		if opt.Docker {
+			t, err := dockerLayerType(blob.MediaType)
+			if err != nil {
+				return Manifest{}, nil, err
+			}
+			blob.MediaType = t
+		}
+		m.Layers = append(m.Layers, blob.Descriptor)
+	}
+	data, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return Manifest{}, nil, err
+	}
+	out := manifest(m.MediaType, data)
+	p := img.Platform
+	out.Descriptor.Platform = &p
+	out.Descriptor.Annotations = annotations(opt.Annotations, exptypes.AnnotationManifestDescriptor, &img.Platform)
+	return out, blobs, nil
+}
+
+// compressAtOnce is how many layers of an image are compressed at once; gzip uses
+// all cores by itself.
+const compressAtOnce = 2
+
+func dockerLayerType(t string) (string, error) {
+	switch t {
+	case ocispecs.MediaTypeImageLayer:
+		return dockerLayer, nil
+	case ocispecs.MediaTypeImageLayerGzip:
+		return dockerLayerGzip, nil
+	}
+	return "", errors.New("Docker's media types have no zstd; use oci-mediatypes=true") //nolint:staticcheck // a name
+}
+
+// attestation makes the manifest of what is stated about an image, as BuildKit
+// attaches it: see its docs/attestations/attestation-storage.md.
+func attestation(of ocispecs.Descriptor, statements []Statement, opt Options) (Manifest, []Blob, error) {
+	m := ocispecs.Manifest{Versioned: imgspec.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageManifest}
+	blobs := make([]Blob, 1, 1+len(statements))
+	config := ocispecs.Image{Platform: unknownPlatform, RootFS: ocispecs.RootFS{Type: "layers"}}
+	for _, s := range statements {
+		blob := dataBlob(intotoType, s.Data)
+		blob.Annotations = map[string]string{predicateType: s.PredicateType}
+		blobs = append(blobs, blob)
+		m.Layers = append(m.Layers, blob.Descriptor)
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, blob.Digest)
+	}
+	if opt.Artifact {
+		m.ArtifactType = attestationsType
+		m.Subject = &ocispecs.Descriptor{MediaType: of.MediaType, Digest: of.Digest, Size: of.Size}
+		blobs[0] = dataBlob(ocispecs.MediaTypeEmptyJSON, ocispecs.DescriptorEmptyJSON.Data)
+		m.Config = ocispecs.DescriptorEmptyJSON
+	} else {
+		raw, err := json.Marshal(config)
+		if err != nil {
+			return Manifest{}, nil, err
+		}
+		blobs[0] = dataBlob(ocispecs.MediaTypeImageConfig, raw)
+		m.Config = blobs[0].Descriptor
+	}
+	data, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return Manifest{}, nil, err
+	}
+	out := manifest(m.MediaType, data)
+	p := unknownPlatform
+	out.Descriptor.Platform = &p
+	out.Descriptor.Annotations = map[string]string{
+		referenceType: attestationsPrefix, referenceDigest: of.Digest.String(),
+	}
+	return out, blobs, nil
+}

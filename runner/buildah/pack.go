@@ -1,0 +1,153 @@
+//go:build linux
+
+package buildah
+
+// An image that leaves without being in the store first: its layers are read
+// where they are, those of steps from the snapshots themselves.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+	"go.podman.io/storage"
+	"go.podman.io/storage/pkg/archive"
+
+	"github.com/zbuild/zbuild/internal/pack"
+	"github.com/zbuild/zbuild/runner"
+)
+
+// Pack gives what an image is made of.
+func (e *Engine) Pack(ctx context.Context, spec runner.ImageSpec) (*pack.Image, error) {
+	var layers []imageLayer
+	out := &pack.Image{Platform: spec.Platform}
+	var below runner.Snapshot
+	if spec.Base != nil {
+		var err error
+		if below, err = e.base(ctx, spec.Base); err != nil {
+			return nil, err
+		}
+		if layers, err = e.layersOf(spec.Base, string(below)); err != nil {
+			return nil, err
+		}
+		for _, l := range layers {
+			out.Layers = append(out.Layers, e.storedLayer(l))
+		}
+	}
+	for _, s := range ownLayers(spec) {
+		l, err := e.digest(ctx, below, s, spec.Clamp)
+		if err != nil {
+			return nil, err
+		}
+		layers = append(layers, l)
+		out.Layers = append(out.Layers, e.stepLayer(below, s, l, spec.Clamp))
+		below = s
+	}
+	var err error
+	out.Config, _, err = imageConfig(spec, layers)
+	return out, err
+}
+
+// storedLayer is a layer of an image in the store.
+func (e *Engine) storedLayer(l imageLayer) pack.Layer {
+	return pack.Layer{DiffID: l.DiffID, Size: l.Size, Open: func(context.Context) (io.ReadCloser, error) {
+		// The store is locked for as long as the stream is open, so it is not handed
+		// to somebody who compresses it.
+		plain := archive.Uncompressed
+		tar, err := e.store.Diff("", l.ID, &storage.DiffOptions{Compression: &plain})
+		if err != nil {
+			return nil, fmt.Errorf("reading layer %s: %w", l.ID, err)
+		}
+		f, err := e.spool(tar)
+		return f, errors.Join(err, tar.Close())
+	}}
+}
+
+// stepLayer is a layer that a step made.
+func (e *Engine) stepLayer(below, s runner.Snapshot, l imageLayer, clamp *time.Time) pack.Layer {
+	return pack.Layer{DiffID: l.DiffID, Size: l.Size, Open: func(context.Context) (io.ReadCloser, error) {
+		return e.clamped(below, s, clamp)
+	}}
+}
+
+// spool copies a stream to a file without a name.
+func (e *Engine) spool(r io.Reader) (*os.File, error) {
+	dir := filepath.Join(e.StateDir(), blobsName)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.CreateTemp(dir, "layer-")
+	if err != nil {
+		return nil, err
+	}
+	err = os.Remove(f.Name())
+	if err == nil {
+		_, err = io.Copy(f, r)
+	}
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+const blobsName = "blobs"
+
+// clamped opens the tar of what lies between two snapshots, no file of which is
+// younger than clamp, if that is set.
+func (e *Engine) clamped(below, s runner.Snapshot, clamp *time.Time) (io.ReadCloser, error) {
+	tar, err := e.diff(below, s)
+	if err != nil || clamp == nil {
+		return tar, err
+	}
+	return pack.Clamp(tar, *clamp), nil
+}
+
+// digest finds out what a snapshot's layer is, without making one.
+func (e *Engine) digest(ctx context.Context, below, s runner.Snapshot, clamp *time.Time) (imageLayer, error) {
+	on := clampedOn(below, clamp)
+	if known, ok := e.digested(on, s); ok {
+		return known, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return imageLayer{}, err
+	}
+	tar, err := e.clamped(below, s, clamp)
+	if err != nil {
+		return imageLayer{}, fmt.Errorf("reading %s: %w", s, err)
+	}
+	sum := digest.Canonical.Digester()
+	size, err := io.Copy(sum.Hash(), tar)
+	if err = errors.Join(err, tar.Close()); err != nil {
+		return imageLayer{}, fmt.Errorf("reading %s: %w", s, err)
+	}
+	l := imageLayer{DiffID: sum.Digest(), Size: size}
+	e.noteDigest(on, s, l)
+	return l, nil
+}
+
+// clampedOn is what notes call the snapshot below: with other times a layer is
+// another one.
+func clampedOn(below runner.Snapshot, clamp *time.Time) runner.Snapshot {
+	if clamp == nil {
+		return below
+	}
+	return runner.Snapshot(fmt.Sprintf("%s@%d", below, clamp.Unix()))
+}
+
+// View mounts a snapshot for reading.
+func (e *Engine) View(_ context.Context, s runner.Snapshot) (string, func(), error) {
+	v, err := e.view(s)
+	if err != nil {
+		return "", nil, err
+	}
+	return v.root, v.close, nil
+}

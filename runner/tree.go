@@ -1,0 +1,248 @@
+package runner
+
+// File trees leave as BuildKit lets them leave: through fsutil, which walks a
+// tree in order, and writes it without ever following a link out of its
+// destination.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	continuityfs "github.com/containerd/continuity/fs"
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/util/staticfs"
+	"github.com/tonistiigi/fsutil"
+	fstypes "github.com/tonistiigi/fsutil/types"
+	"golang.org/x/sync/errgroup"
+)
+
+// trees opens the file trees of a delivery, one per platform in a directory of
+// its own if they are to be split.
+func (r *run) trees(ctx context.Context, d *delivery, o *outgoing) (fsutil.FS, func(), error) {
+	var closers []func()
+	done := func() {
+		for _, c := range closers {
+			c()
+		}
+	}
+	split := len(d.exports) > 1
+	if o.spec.Tree.Split != nil {
+		split = *o.spec.Tree.Split
+	}
+	var dirs []fsutil.Dir
+	seen := make(map[string]string)
+	var all []fsutil.FS
+	for _, x := range d.exports {
+		tree, release, err := r.tree(ctx, x, o)
+		if err != nil {
+			done()
+			return nil, nil, err
+		}
+		closers = append(closers, release)
+		platform := platforms.FormatAll(x.result.Platform)
+		if split {
+			stat := &fstypes.Stat{Mode: uint32(os.ModeDir | 0o755), Path: platformDir(platform)}
+			if e := x.epoch(o); e != nil {
+				stat.ModTime = e.UnixNano()
+			}
+			dirs = append(dirs, fsutil.Dir{FS: tree, Stat: stat})
+			continue
+		}
+		if len(d.exports) > 1 {
+			if err := claim(ctx, tree, platform, seen); err != nil {
+				done()
+				return nil, nil, err
+			}
+		}
+		all = append(all, tree)
+	}
+	if split {
+		tree, err := fsutil.SubDirFS(dirs)
+		if err != nil {
+			done()
+			return nil, nil, err
+		}
+		return tree, done, nil
+	}
+	tree := all[0]
+	for _, upper := range all[1:] {
+		tree = staticfs.NewMergeFS(tree, upper)
+	}
+	return tree, done, nil
+}
+
+// platformDir is a platform as the name of a directory, as BuildKit has it.
+func platformDir(platform string) string {
+	return strings.NewReplacer("/", "_", `\`, "_", ":", "_").Replace(platform)
+}
+
+// claim makes sure that no two platforms have a file of the same name.
+func claim(ctx context.Context, tree fsutil.FS, platform string, seen map[string]string) error {
+	return tree.Walk(ctx, "", func(p string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			return nil
+		}
+		if other, ok := seen[p]; ok {
+			return fmt.Errorf("%s is in the trees of %s and of %s; leave platform-split out to give each a directory", p, other, platform)
+		}
+		seen[p] = platform
+		return nil
+	})
+}
+
+// epoch is the time that a result's files get, nil for their own.
+func (x *export) epoch(o *outgoing) *time.Time {
+	if o.spec.Tree.Epoch != nil {
+		return o.spec.Tree.Epoch
+	}
+	return x.result.Epoch
+}
+
+// tree opens the file tree of one result.
+func (r *run) tree(ctx context.Context, x *export, o *outgoing) (fsutil.FS, func(), error) {
+	var s Snapshot
+	if root := x.result.Root; root.Step != nil {
+		s = r.nodes[root.Step].entry.Snapshots[root.Index]
+	}
+	dir, release, err := r.opt.Engine.View(ctx, s)
+	if err != nil {
+		return nil, nil, err
+	}
+	root, err := continuityfs.RootPath(dir, o.spec.Tree.Source)
+	var tree fsutil.FS
+	if err == nil {
+		tree, err = fsutil.NewFS(root)
+	}
+	if err != nil {
+		release()
+		var path *fs.PathError
+		if errors.As(err, &path) {
+			err = path.Err // the place of the mount says nothing
+		}
+		return nil, nil, fmt.Errorf("src=%s: %w", o.spec.Tree.Source, err)
+	}
+	if epoch := x.epoch(o); epoch != nil {
+		tree, err = fsutil.NewFilterFS(tree, &fsutil.FilterOpt{Map: func(_ string, st *fstypes.Stat) fsutil.MapResult {
+			st.ModTime = epoch.UnixNano()
+			return fsutil.MapResultKeep
+		}})
+		if err != nil {
+			release()
+			return nil, nil, err
+		}
+	}
+	return tree, release, nil
+}
+
+// writeTar writes the trees of a delivery as one tar.
+func (r *run) writeTar(ctx context.Context, d *delivery, o *outgoing, w io.Writer) error {
+	tree, done, err := r.trees(ctx, d, o)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return fsutil.WriteTar(ctx, tree, w)
+}
+
+// writeTree copies the trees of a delivery into a directory. Files belong to who
+// runs the build.
+func (r *run) writeTree(ctx context.Context, d *delivery, o *outgoing) error {
+	tree, done, err := r.trees(ctx, d, o)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := os.MkdirAll(o.dest, 0o700); err != nil {
+		return err
+	}
+	opened, err := os.OpenRoot(o.dest)
+	if err != nil {
+		return err
+	}
+	root := fsutil.NewRoot(opened)
+	defer root.Close() //nolint:errcheck // a directory, only open
+	uid, gid := os.Getuid(), os.Getgid()
+	opt := fsutil.ReceiveOpt{Merge: true, Filter: func(_ string, st *fstypes.Stat) bool {
+		st.Uid, st.Gid = uint32(max(uid, 0)), uint32(max(gid, 0)) //nolint:gosec // never negative
+		return true
+	}}
+	if o.spec.Tree.Delete {
+		// Contents decide, not times.
+		opt.Merge, opt.Differ = false, fsutil.DiffNone
+	}
+	return transfer(ctx, tree, root, opt)
+}
+
+// transfer lets fsutil's two halves talk to each other.
+func transfer(ctx context.Context, tree fsutil.FS, dest fsutil.Root, opt fsutil.ReceiveOpt) error {
+	g, gctx := errgroup.WithContext(ctx)
+	sender, receiver := newStreams(gctx)
+	g.Go(func() error {
+		defer close(sender.out) // the other half waits for it
+		return fsutil.Send(gctx, sender, tree, nil)
+	})
+	g.Go(func() error { return fsutil.ReceiveRoot(gctx, receiver, dest, opt) })
+	return g.Wait()
+}
+
+// conn is one end of a connection within the process.
+type conn struct {
+	ctx context.Context //nolint:containedctx // what fsutil asks for
+	in  <-chan []byte
+	out chan<- []byte
+}
+
+func newStreams(ctx context.Context) (a, b *conn) {
+	const depth = 32
+	there, back := make(chan []byte, depth), make(chan []byte, depth)
+	return &conn{ctx: ctx, in: back, out: there}, &conn{ctx: ctx, in: there, out: back}
+}
+
+// Context is for fsutil.Stream.
+func (s *conn) Context() context.Context { return s.ctx }
+
+var errMessage = errors.New("not a packet of fsutil's")
+
+// SendMsg is for fsutil.Stream. The packet may be used again at once.
+func (s *conn) SendMsg(m any) error {
+	p, ok := m.(*fstypes.Packet)
+	if !ok {
+		return errMessage
+	}
+	data, err := p.Marshal()
+	if err != nil {
+		return err
+	}
+	select {
+	case s.out <- data:
+		return nil
+	case <-s.ctx.Done():
+		return context.Cause(s.ctx)
+	}
+}
+
+// RecvMsg is for fsutil.Stream.
+func (s *conn) RecvMsg(m any) error {
+	p, ok := m.(*fstypes.Packet)
+	if !ok {
+		return errMessage
+	}
+	select {
+	case data, ok := <-s.in:
+		if !ok {
+			return io.EOF
+		}
+		return p.Unmarshal(data)
+	case <-s.ctx.Done():
+		return context.Cause(s.ctx)
+	}
+}
