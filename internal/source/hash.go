@@ -4,22 +4,18 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"runtime"
 	"slices"
-	"sort"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/moby/patternmatcher"
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 )
@@ -27,7 +23,7 @@ import (
 // Hasher digests selections. It may be used from several goroutines.
 type Hasher struct {
 	// Index remembers the digests of files between calls; nil remembers nothing.
-	Index Index
+	Index *FileIndex
 	// Owners says that owners and the numbers of devices are part of a digest. They
 	// are where a copy keeps them, as it does of an image's files and not of the
 	// host's.
@@ -62,225 +58,131 @@ func (h *Hasher) Changed(since time.Time) []string {
 }
 
 // note remembers that a file was read.
-func (h *Hasher) note(e *entry) {
-	if x, ok := h.Index.(*FileIndex); ok {
-		if d, ok := x.last(e.real); ok && d == e.digest {
+func (h *Hasher) note(real string, f *File) {
+	if h.Index != nil {
+		if d, ok := h.Index.last(real); ok && d == f.Digest {
 			return
 		}
 	}
-	f := fileRead{path: e.real, changed: e.info.ModTime()}
-	if id, ok := identify(e.info); ok {
-		f.changed = time.Unix(0, max(id.Mtime, id.Ctime))
-	}
+	r := fileRead{path: real, changed: time.Unix(0, max(f.ID.Mtime, f.ID.Ctime))}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.read = append(h.read, f)
-}
-
-// Index maps the identity of a file's content to its digest.
-type Index interface {
-	Lookup(path string, info fs.FileInfo) (digest.Digest, bool)
-	Store(path string, info fs.FileInfo, d digest.Digest)
-}
-
-// entry is one file, directory or link of a selection.
-type entry struct {
-	name   string // from the root of the match
-	real   string
-	info   fs.FileInfo
-	link   string // target of a symbolic link
-	twin   string // name of an earlier hard link to the same file
-	digest digest.Digest
+	h.read = append(h.read, r)
 }
 
 // Hash digests what a selection takes: paths, types, modes, link targets,
 // extended attributes and bytes, but neither times nor owners.
 func (h *Hasher) Hash(ctx context.Context, t Tree, sel Selection) (digest.Digest, error) {
-	matches, err := t.Resolve(sel)
+	l, err := h.List(ctx, t, sel)
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.New()
-	for _, m := range matches {
-		entries, err := t.walk(ctx, m, sel)
+	return l.Digest, nil
+}
+
+// List lists what a selection takes and digests it, as Hash does.
+func (h *Hasher) List(ctx context.Context, t Tree, sel Selection) (*Listing, error) {
+	paths, err := t.Resolve(sel)
+	if err != nil {
+		return nil, err
+	}
+	l := &Listing{}
+	sum := &fields{hash: sha256.New(), owners: h.Owners}
+	for _, p := range paths {
+		m, err := t.walk(ctx, p, sel, h.Index)
 		if err != nil {
-			return "", err
-		}
-		if err := h.hashFiles(ctx, entries); err != nil {
-			return "", err
-		}
-		field(sum, path.Base(m))
-		for _, e := range entries {
-			if err := e.write(sum, h.Owners); err != nil {
-				return "", err
-			}
-		}
-	}
-	return digest.NewDigest(digest.SHA256, sum), nil
-}
-
-func (e *entry) write(sum hash.Hash, owners bool) error {
-	field(sum, e.name)
-	var mode [4]byte
-	binary.BigEndian.PutUint32(mode[:], uint32(e.info.Mode()))
-	sum.Write(mode[:])
-	field(sum, e.link)
-	field(sum, e.twin)
-	field(sum, string(e.digest))
-	if owners {
-		field(sum, ownership(e.info))
-	}
-	attrs, err := xattrs(e.real)
-	if err != nil {
-		return err
-	}
-	for _, a := range attrs {
-		field(sum, a)
-	}
-	sum.Write([]byte{0xff})
-	return nil
-}
-
-// field writes a string so that two fields can never be taken for one.
-func field(sum hash.Hash, s string) {
-	var n [8]byte
-	binary.BigEndian.PutUint64(n[:], uint64(len(s)))
-	sum.Write(n[:])
-	io.WriteString(sum, s) //nolint:errcheck // a hash never fails
-}
-
-// walk lists what is selected at and below one match, sorted by name.
-func (t Tree) walk(ctx context.Context, match string, sel Selection) ([]*entry, error) {
-	root, err := t.real(match, sel.FollowLinks)
-	if err != nil {
-		return nil, err
-	}
-	info, err := os.Lstat(root)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, &NotFoundError{Path: match}
-		}
-		return nil, err
-	}
-	w := &walker{ctx: ctx, links: make(map[fileID]string)}
-	if w.exclude, err = newMatcher(slices.Concat(t.Below(match), sel.Exclude)); err != nil {
-		return nil, err
-	}
-	if w.include, err = newMatcher(sel.Include); err != nil {
-		return nil, err
-	}
-	first := &entry{name: ".", real: root, info: info}
-	if err := w.add(first); err != nil {
-		return nil, err
-	}
-	if info.IsDir() {
-		if err := w.dir(root, "", patternmatcher.MatchInfo{}, patternmatcher.MatchInfo{}); err != nil {
 			return nil, err
 		}
+		if err := h.hashFiles(ctx, &m); err != nil {
+			return nil, err
+		}
+		sum.add(path.Base(p))
+		for i := range m.Files {
+			if err := sum.file(&m, &m.Files[i]); err != nil {
+				return nil, err
+			}
+		}
+		l.Matches = append(l.Matches, m)
 	}
-	return w.entries, nil
+	l.Digest = sum.digest()
+	return l, nil
 }
 
-type walker struct {
-	ctx              context.Context
-	include, exclude *patternmatcher.PatternMatcher
-	entries          []*entry
-	links            map[fileID]string
+// fields writes to a hash so that two fields can never be taken for one.
+type fields struct {
+	hash   hash.Hash
+	buf    []byte
+	owners bool
 }
 
-func (w *walker) dir(real, rel string, inParent, exParent patternmatcher.MatchInfo) error {
-	if err := w.ctx.Err(); err != nil {
-		return err
-	}
-	names, err := os.ReadDir(real)
-	if err != nil {
-		return err
-	}
-	for _, d := range names {
-		name := path.Join(rel, d.Name())
-		included, excluded := true, false
-		var in, ex patternmatcher.MatchInfo
-		if w.include != nil {
-			if included, in, err = w.include.MatchesUsingParentResults(filepath.FromSlash(name), inParent); err != nil {
-				return err
-			}
-		}
-		if w.exclude != nil {
-			if excluded, ex, err = w.exclude.MatchesUsingParentResults(filepath.FromSlash(name), exParent); err != nil {
-				return err
-			}
-		}
-		if excluded && (!d.IsDir() || !w.exclude.Exclusions()) {
-			continue
-		}
-		sub := filepath.Join(real, d.Name())
-		if included && !excluded {
-			info, err := d.Info()
-			if errors.Is(err, fs.ErrNotExist) {
-				continue // deleted since it was listed
-			}
-			if err != nil {
-				return err
-			}
-			if err := w.add(&entry{name: name, real: sub, info: info}); err != nil {
-				return err
-			}
-		}
-		if d.IsDir() {
-			if err := w.dir(sub, name, in, ex); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+func (w *fields) add(s string) {
+	w.buf = binary.AppendUvarint(w.buf, uint64(len(s)))
+	w.buf = append(w.buf, s...)
 }
 
-func (w *walker) add(e *entry) error {
-	switch {
-	case e.info.Mode()&fs.ModeSymlink != 0:
-		link, err := os.Readlink(e.real)
+func (w *fields) file(m *Match, f *File) error {
+	w.add(f.Name)
+	w.buf = binary.BigEndian.AppendUint32(w.buf, uint32(f.Mode))
+	w.add(f.Link)
+	w.add(f.Twin)
+	w.buf = append(w.buf, f.Digest[:]...)
+	if w.owners {
+		for _, n := range []uint64{uint64(f.UID), uint64(f.GID), f.rdev} {
+			w.buf = binary.AppendUvarint(w.buf, n)
+		}
+	}
+	if f.Attrs {
+		attrs, err := xattrs(m.Real(f))
 		if err != nil {
 			return err
 		}
-		e.link = link
-	case e.info.Mode().IsRegular():
-		if id, ok := hardLinked(e.info); ok {
-			if first, ok := w.links[id]; ok {
-				e.twin = first
-			} else {
-				w.links[id] = e.name
-			}
+		for _, a := range attrs {
+			w.add(a)
 		}
 	}
-	w.entries = append(w.entries, e)
+	w.buf = append(w.buf, 0xff)
+	if len(w.buf) > 32<<10 {
+		w.hash.Write(w.buf)
+		w.buf = w.buf[:0]
+	}
 	return nil
 }
 
+func (w *fields) digest() digest.Digest {
+	w.hash.Write(w.buf)
+	return digest.NewDigest(digest.SHA256, w.hash)
+}
+
 // hashFiles digests the content of the regular files, on all cores.
-func (h *Hasher) hashFiles(ctx context.Context, entries []*entry) error {
-	var todo []*entry
-	for _, e := range entries {
-		if !e.info.Mode().IsRegular() || e.twin != "" {
-			continue
+func (h *Hasher) hashFiles(ctx context.Context, m *Match) error {
+	var todo []*File
+	for i := range m.Files {
+		if f := &m.Files[i]; f.Mode.IsRegular() && f.Twin == "" && !f.known {
+			todo = append(todo, f)
 		}
-		if h.Index != nil {
-			if d, ok := h.Index.Lookup(e.real, e.info); ok {
-				e.digest = d
-				continue
-			}
-		}
-		todo = append(todo, e)
 	}
 	// The big ones first: the last worker to finish then has little left to do.
-	sort.SliceStable(todo, func(i, j int) bool { return todo[i].info.Size() > todo[j].info.Size() })
+	slices.SortStableFunc(todo, func(a, b *File) int { return int(min(max(b.Size-a.Size, -1), 1)) })
+	const batch = 32 // files a worker takes at once, when they are small
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
-	for _, e := range todo {
+	for len(todo) > 0 {
+		n := 1
+		if todo[0].Size < 64<<10 {
+			n = min(batch, len(todo))
+		}
+		some := todo[:n]
+		todo = todo[n:]
 		g.Go(func() error {
-			if err := ctx.Err(); err != nil {
-				return err
+			for _, f := range some {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				if err := h.hashFile(m.Real(f), f); err != nil {
+					return err
+				}
 			}
-			return h.hashFile(e)
+			return nil
 		})
 	}
 	return g.Wait()
@@ -288,44 +190,52 @@ func (h *Hasher) hashFiles(ctx context.Context, entries []*entry) error {
 
 // hashFile digests one file. A file that changes while it is read is read again,
 // so that its digest belongs to what the system says of it.
-func (h *Hasher) hashFile(e *entry) error {
+func (h *Hasher) hashFile(real string, f *File) error {
 	for range 5 {
-		d, info, err := h.digest(e.real)
+		now, err := h.readFile(real)
 		if err != nil {
 			return err
 		}
-		same := info.Size() == e.info.Size() && info.ModTime().Equal(e.info.ModTime())
-		e.info, e.digest = info, d
+		same := now.ID == f.ID
+		f.Mode, f.Size, f.ID, f.Digest, f.Attrs, f.nlink = now.Mode, now.Size, now.ID, now.Digest, now.Attrs, now.nlink
 		if same {
-			h.note(e)
+			h.note(real, f)
 			if h.Index != nil {
-				h.Index.Store(e.real, e.info, d)
+				h.Index.store(real, f)
 			}
 			return nil
 		}
 	}
-	return fmt.Errorf("%s keeps changing while it is read", e.real)
+	return fmt.Errorf("%s keeps changing while it is read", real)
 }
 
-// digest reads a file and says what it is afterwards.
-func (h *Hasher) digest(name string) (digest.Digest, fs.FileInfo, error) {
-	f, err := os.Open(name)
+// readFile reads a file and says what it is afterwards.
+func (h *Hasher) readFile(name string) (File, error) {
+	o, err := os.Open(name)
 	if err != nil {
-		return "", nil, err
+		return File{}, err
 	}
-	defer f.Close()
+	defer o.Close()
 	buf, _ := h.buffers.Get().(*[]byte)
 	if buf == nil {
-		b := make([]byte, 64<<10)
+		b := make([]byte, 128<<10)
 		buf = &b
 	}
 	defer h.buffers.Put(buf)
 	sum := sha256.New()
-	if _, err := io.CopyBuffer(struct{ io.Writer }{sum}, struct{ io.Reader }{f}, *buf); err != nil {
-		return "", nil, fmt.Errorf("reading %s: %w", name, err)
+	if _, err := io.CopyBuffer(struct{ io.Writer }{sum}, struct{ io.Reader }{o}, *buf); err != nil {
+		return File{}, fmt.Errorf("reading %s: %w", name, err)
 	}
-	info, err := f.Stat()
-	return digest.NewDigest(digest.SHA256, sum), info, err
+	f, err := statOpen(o)
+	if err != nil {
+		return f, err
+	}
+	if !f.Mode.IsRegular() {
+		return f, &fs.PathError{Op: "read", Path: name, Err: fs.ErrInvalid}
+	}
+	sum.Sum(f.Digest[:0])
+	f.Attrs, err = hasXattrs(name)
+	return f, err
 }
 
 // isIgnoredXattr leaves out what belongs to the host and not to the file.

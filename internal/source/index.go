@@ -3,32 +3,35 @@ package source
 // The index on disk spares reading files that have not changed: what a file was,
 // by everything that the system says of it, and the digest that its content had.
 // It is a cache: whatever is wrong with it costs time and nothing else.
+//
+// It is kept by directory, in the order of the names. What belongs to directories
+// that nobody asks for is never decoded, and goes back to disk as it came.
 
 import (
 	"bufio"
-	"bytes"
-	"crypto/sha256"
+	"cmp"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
-
-	digest "github.com/opencontainers/go-digest"
 )
 
 const (
-	indexMagic = "zbuild hash index 1\n"
+	indexMagic = "zbuild hash index 2\n"
 	// racy is how young a file may not be: one that changes twice within a tick of
 	// the file system's clock looks the same both times.
 	racy = 50 * time.Millisecond
 	// maxIndex bounds what a damaged file can make us read.
 	maxIndex = 1 << 30
+	// recordSize is what a record takes besides its name.
+	recordSize = 5*8 + 32 + 1
 )
 
 // identity is what changes when a file's content does.
@@ -39,25 +42,39 @@ type identity struct {
 }
 
 type record struct {
+	name   string
 	id     identity
-	digest [sha256.Size]byte
+	digest [32]byte
+	attrs  bool
 	used   bool // looked up or stored since the index was read
 }
 
-// FileIndex is an Index in a file. It may be used from several goroutines.
+// indexDir is what is known of the files of one directory.
+type indexDir struct {
+	mu     sync.Mutex
+	raw    string   // as it is on disk
+	count  int      // of records in raw
+	recs   []record // raw, decoded, in the order of the names
+	fresh  map[string]record
+	used   bool // since the index was read
+	opened bool // recs are there
+}
+
+// FileIndex is an index of file digests, in a file. It may be used from several
+// goroutines.
 type FileIndex struct {
 	file string
 	now  func() time.Time
 
 	mu      sync.Mutex
-	records map[string]*record
+	dirs    map[string]*indexDir
 	changed bool
 }
 
 // OpenIndex reads an index. A file that is not there, or that is damaged, gives an
 // empty one; the error then says what was wrong with it, and is no reason to stop.
 func OpenIndex(file string, now func() time.Time) (*FileIndex, error) {
-	x := &FileIndex{file: file, now: now, records: make(map[string]*record)}
+	x := &FileIndex{file: file, now: now, dirs: make(map[string]*indexDir)}
 	raw, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return x, nil
@@ -66,75 +83,92 @@ func OpenIndex(file string, now func() time.Time) (*FileIndex, error) {
 		err = x.decode(raw)
 	}
 	if err != nil {
-		x.records = make(map[string]*record)
+		x.dirs = make(map[string]*indexDir)
 		x.changed = true
 		return x, fmt.Errorf("the index of file digests is damaged and made anew: %w", err)
 	}
 	return x, nil
 }
 
-// Lookup gives the digest that a file had when it was exactly what it is now.
-func (x *FileIndex) Lookup(path string, info fs.FileInfo) (digest.Digest, bool) {
-	id, ok := identify(info)
-	if !ok {
-		return "", false
-	}
+// dir gives what is known of a directory's files.
+func (x *FileIndex) dir(path string) *indexDir {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	r, ok := x.records[path]
-	if !ok || r.id != id {
-		return "", false
+	d, ok := x.dirs[path]
+	if !ok {
+		d = &indexDir{}
+		x.dirs[path] = d
 	}
-	r.used = true
-	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(r.digest[:])), true
+	return d
+}
+
+// fill completes what is known of a file by the digest that it had when it was
+// exactly what it is now.
+func (d *indexDir) fill(name string, f *File) {
+	if !f.Mode.IsRegular() || f.ID.Ctime == 0 {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r := d.find(name); r != nil && r.id == f.ID {
+		r.used = true
+		f.Digest, f.Attrs, f.known = r.digest, r.attrs, true
+	} else if r, ok := d.fresh[name]; ok && r.id == f.ID {
+		f.Digest, f.Attrs, f.known = r.digest, r.attrs, true
+	}
+}
+
+// find gives the record that was read of a file.
+func (d *indexDir) find(name string) *record {
+	d.open()
+	i, ok := slices.BinarySearchFunc(d.recs, name, func(r record, n string) int { return strings.Compare(r.name, n) })
+	if !ok {
+		return nil
+	}
+	return &d.recs[i]
 }
 
 // last is the digest that a file had when it was stored last, whatever it is now.
-func (x *FileIndex) last(path string) (digest.Digest, bool) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	r, ok := x.records[path]
-	if !ok {
-		return "", false
+func (x *FileIndex) last(path string) ([32]byte, bool) {
+	dir, name := filepath.Split(path)
+	d := x.dir(filepath.Clean(dir))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r, ok := d.fresh[name]; ok {
+		return r.digest, true
 	}
-	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(r.digest[:])), true
+	if r := d.find(name); r != nil {
+		return r.digest, true
+	}
+	return [32]byte{}, false
 }
 
-// Store remembers a digest, unless the file is so young that it may change
-// without looking different.
-func (x *FileIndex) Store(path string, info fs.FileInfo, d digest.Digest) {
-	id, ok := identify(info)
-	if !ok || d.Algorithm() != digest.SHA256 {
-		return
-	}
-	if x.now().Sub(time.Unix(0, max(id.Mtime, id.Ctime))) < racy {
+// store remembers a digest, unless the file is so young that it may change without
+// looking different.
+func (x *FileIndex) store(path string, f *File) {
+	if f.ID.Ctime == 0 || x.now().Sub(time.Unix(0, max(f.ID.Mtime, f.ID.Ctime))) < racy {
 		return // also where the file is from the future
 	}
-	r := &record{id: id, used: true}
-	if n, err := hex.Decode(r.digest[:], []byte(d.Encoded())); err != nil || n != sha256.Size {
-		return
+	dir, name := filepath.Split(path)
+	d := x.dir(filepath.Clean(dir))
+	d.mu.Lock()
+	if d.fresh == nil {
+		d.fresh = make(map[string]record)
 	}
+	d.fresh[name] = record{name: name, id: f.ID, digest: f.Digest, attrs: f.Attrs, used: true}
+	d.mu.Unlock()
 	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.records[path] = r
 	x.changed = true
+	x.mu.Unlock()
 }
 
 // Save writes the index, if it has changed, whole or not at all. Files that
-// nobody asked for in this run stay in it as long as they exist.
+// nobody asked for in this run stay in it as long as their directory exists.
 func (x *FileIndex) Save() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if !x.changed {
 		return nil
-	}
-	for path, r := range x.records {
-		if r.used {
-			continue
-		}
-		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-			delete(x.records, path)
-		}
 	}
 	if err := os.MkdirAll(filepath.Dir(x.file), 0o700); err != nil {
 		return err
@@ -156,53 +190,151 @@ func (x *FileIndex) Save() error {
 	return nil
 }
 
-// encode lays the records out in the order of their paths, with a checksum at
+// encode lays the directories out in the order of their paths, with a checksum at
 // the end.
 func (x *FileIndex) encode() []byte {
-	paths := make([]string, 0, len(x.records))
-	for p := range x.records {
+	paths := make([]string, 0, len(x.dirs))
+	for p := range x.dirs {
 		paths = append(paths, p)
 	}
 	slices.Sort(paths)
 	out := []byte(indexMagic)
 	for _, p := range paths {
-		r := x.records[p]
+		d := x.dirs[p]
+		if !d.used {
+			if _, err := os.Lstat(p); errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+		}
+		d.merge(p)
+		if d.count == 0 {
+			continue
+		}
 		out = binary.AppendUvarint(out, uint64(len(p)))
 		out = append(out, p...)
+		out = binary.AppendUvarint(out, uint64(d.count))
+		out = binary.AppendUvarint(out, uint64(len(d.raw)))
+		out = append(out, d.raw...)
+	}
+	return binary.LittleEndian.AppendUint32(out, checksum(out))
+}
+
+func checksum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
+
+// merge encodes what was stored with what was there.
+func (d *indexDir) merge(dir string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.fresh) == 0 {
+		return
+	}
+	d.open()
+	all := make([]record, 0, len(d.recs)+len(d.fresh))
+	for i := range d.recs {
+		r := &d.recs[i]
+		if _, ok := d.fresh[r.name]; ok {
+			continue
+		}
+		if !r.used {
+			if _, err := os.Lstat(filepath.Join(dir, r.name)); errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+		}
+		all = append(all, *r)
+	}
+	for _, r := range d.fresh {
+		all = append(all, r)
+	}
+	slices.SortFunc(all, func(a, b record) int { return cmp.Compare(a.name, b.name) })
+	var out []byte
+	for i := range all {
+		r := &all[i]
+		out = binary.AppendUvarint(out, uint64(len(r.name)))
+		out = append(out, r.name...)
 		for _, n := range []uint64{r.id.Dev, r.id.Ino, uint64(r.id.Size), uint64(r.id.Mtime), uint64(r.id.Ctime)} {
 			out = binary.LittleEndian.AppendUint64(out, n)
 		}
 		out = append(out, r.digest[:]...)
+		attrs := byte(0)
+		if r.attrs {
+			attrs = 1
+		}
+		out = append(out, attrs)
 	}
-	sum := sha256.Sum256(out)
-	return append(out, sum[:]...)
+	d.raw, d.count, d.recs, d.fresh = string(out), len(all), all, nil
 }
 
 var errIndex = errors.New("not the index that was written")
 
+// decode finds the directories.
 func (x *FileIndex) decode(raw []byte) error {
-	if len(raw) > maxIndex || len(raw) < len(indexMagic)+sha256.Size || !bytes.HasPrefix(raw, []byte(indexMagic)) {
+	const sum = 4
+	if len(raw) > maxIndex || len(raw) < len(indexMagic)+sum || string(raw[:len(indexMagic)]) != indexMagic {
 		return errIndex
 	}
-	body, sum := raw[:len(raw)-sha256.Size], raw[len(raw)-sha256.Size:]
-	if got := sha256.Sum256(body); !bytes.Equal(got[:], sum) {
+	body := raw[:len(raw)-sum]
+	if checksum(body) != binary.LittleEndian.Uint32(raw[len(body):]) {
 		return errIndex
 	}
-	body = body[len(indexMagic):]
-	for len(body) > 0 {
-		n, k := binary.Uvarint(body)
-		const fixed = 5*8 + sha256.Size
-		if k <= 0 || n > uint64(len(body)-k) || uint64(len(body)-k)-n < fixed {
+	rest := string(body[len(indexMagic):])
+	for rest != "" {
+		var path, block string
+		var count uint64
+		var ok bool
+		if path, rest, ok = cutField(rest); !ok {
 			return errIndex
 		}
-		body = body[k:]
-		path := string(body[:n])
-		body = body[n:]
-		word := func(i int) uint64 { return binary.LittleEndian.Uint64(body[8*i:]) }
-		r := &record{id: identity{Dev: word(0), Ino: word(1), Size: int64(word(2)), Mtime: int64(word(3)), Ctime: int64(word(4))}}
-		copy(r.digest[:], body[5*8:fixed])
-		x.records[path] = r
-		body = body[fixed:]
+		if count, rest, ok = cutUvarint(rest); !ok {
+			return errIndex
+		}
+		if block, rest, ok = cutField(rest); !ok || count > uint64(len(block)/recordSize) {
+			return errIndex
+		}
+		x.dirs[path] = &indexDir{raw: block, count: int(count)}
 	}
 	return nil
+}
+
+// open decodes the records, up to the first that is damaged.
+func (d *indexDir) open() {
+	d.used = true
+	if d.opened {
+		return
+	}
+	d.opened = true
+	d.recs = make([]record, 0, d.count)
+	rest := d.raw
+	for range d.count {
+		var r record
+		var ok bool
+		if r.name, rest, ok = cutField(rest); !ok || len(rest) < recordSize {
+			return
+		}
+		word := func(i int) uint64 { return binary.LittleEndian.Uint64([]byte(rest[8*i : 8*i+8])) }
+		r.id = identity{Dev: word(0), Ino: word(1), Size: int64(word(2)), Mtime: int64(word(3)), Ctime: int64(word(4))}
+		copy(r.digest[:], rest[5*8:])
+		r.attrs = rest[recordSize-1] != 0
+		d.recs = append(d.recs, r)
+		rest = rest[recordSize:]
+	}
+}
+
+// cutField takes a length and as many bytes off a string.
+func cutField(s string) (field, rest string, ok bool) {
+	n, s, ok := cutUvarint(s)
+	if !ok || n > uint64(len(s)) {
+		return "", "", false
+	}
+	return s[:n], s[n:], true
+}
+
+func cutUvarint(s string) (n uint64, rest string, ok bool) {
+	for i := 0; i < len(s) && i < binary.MaxVarintLen64; i++ {
+		b := s[i]
+		n |= uint64(b&0x7f) << (7 * i)
+		if b < 0x80 {
+			return n, s[i+1:], true
+		}
+	}
+	return 0, "", false
 }

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	rootfs "github.com/containerd/continuity/fs"
@@ -77,7 +78,7 @@ func (t Tree) Resolve(sel Selection) ([]string, error) {
 	matches := []string{p}
 	if sel.Wildcard {
 		var err error
-		if matches, err = fscopy.ResolveWildcards(t.Dir, p, sel.FollowLinks); err != nil {
+		if matches, err = t.expand(p, sel.FollowLinks); err != nil {
 			return nil, err
 		}
 	}
@@ -110,6 +111,63 @@ func (t Tree) Resolve(sel Selection) ([]string, error) {
 		return nil, &NotFoundError{Path: p, Ignored: hidden, Pattern: sel.Wildcard && strings.ContainsAny(p, "*?[")}
 	}
 	return kept, nil
+}
+
+// expand lists what a pattern matches. It reads the directories that can have
+// matches, where the library reads the whole tree.
+func (t Tree) expand(pattern string, followLinks bool) ([]string, error) {
+	if strings.ContainsAny(pattern, `[\`) { // may match a slash, or hide one
+		return fscopy.ResolveWildcards(t.Dir, pattern, followLinks)
+	}
+	parts := strings.Split(strings.Trim(pattern, "/"), "/")
+	i := slices.IndexFunc(parts, func(s string) bool { return strings.ContainsAny(s, "*?") })
+	if i < 0 {
+		return []string{pattern}, nil
+	}
+	base := clean(strings.Join(parts[:i], "/"))
+	dir, err := t.real(base, followLinks)
+	if err != nil {
+		return nil, err
+	}
+	info, err := os.Lstat(dir)
+	if err != nil || !info.IsDir() {
+		return nil, err
+	}
+	return expandBelow(nil, dir, base, parts[i:])
+}
+
+// expandBelow adds the paths below a directory that match the parts of a pattern,
+// one part a level. Links are not followed.
+func expandBelow(found []string, real, rel string, parts []string) ([]string, error) {
+	names := []string{parts[0]}
+	if strings.ContainsAny(parts[0], "*?") {
+		entries, err := os.ReadDir(real)
+		if err != nil {
+			return nil, err
+		}
+		names = names[:0]
+		for _, e := range entries {
+			if ok, _ := filepath.Match(parts[0], e.Name()); ok {
+				names = append(names, e.Name())
+			}
+		}
+	}
+	for _, n := range names {
+		p := filepath.Join(real, n)
+		info, err := os.Lstat(p)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return nil, err
+		case len(parts) == 1:
+			found = append(found, path.Join(rel, n))
+		case info.IsDir():
+			if found, err = expandBelow(found, p, path.Join(rel, n), parts[1:]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return found, nil
 }
 
 // Require makes sure that a path is there and not ignored; if not, the error is a

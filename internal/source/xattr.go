@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/containerd/continuity/sysx"
+	"golang.org/x/sys/unix"
 )
 
 // xattrs lists a file's extended attributes as "name=value", sorted.
@@ -32,4 +33,17 @@ func xattrs(path string) ([]string, error) {
 		out = append(out, n+"="+string(v))
 	}
 	return out, nil
+}
+
+// hasXattrs reports whether a file has any extended attribute, counting those that
+// xattrs leaves out.
+func hasXattrs(path string) (bool, error) {
+	n, err := unix.Llistxattr(path, nil)
+	if err != nil {
+		if errors.Is(err, syscall.ENOTSUP) || errors.Is(err, syscall.ENOENT) {
+			return false, nil
+		}
+		return false, err
+	}
+	return n > 0, nil
 }

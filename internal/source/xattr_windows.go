@@ -1,3 +1,5 @@
 package source
 
 func xattrs(string) ([]string, error) { return nil, nil }
+
+func hasXattrs(string) (bool, error) { return false, nil }

@@ -1,0 +1,305 @@
+package source
+
+// Listing a tree is what every build does, changed or not, so it is made of as few
+// system calls as there can be: one look at each file, none at what is ignored, on
+// all cores.
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+
+	"github.com/moby/patternmatcher"
+	digest "github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+)
+
+// Listing is what a selection takes, as it was when it was digested. It is
+// immutable.
+type Listing struct {
+	Digest  digest.Digest
+	Matches []Match
+}
+
+// Match is one of the places that a selection starts from.
+type Match struct {
+	// Path is where it is in the tree, Root where that is on the host.
+	Path, Root string
+	// Files begins with the match itself; a directory comes before what is in it.
+	Files []File
+}
+
+// Real is the place of a file on the host.
+func (m *Match) Real(f *File) string {
+	if f.Name == "." {
+		return m.Root
+	}
+	return m.Root + string(filepath.Separator) + filepath.FromSlash(f.Name)
+}
+
+// File is one file, directory or link of a selection.
+type File struct {
+	// Name is its path from the match; the match's own is ".".
+	Name string
+	Mode fs.FileMode
+	Size int64
+	// UID and GID are the owner's, where the system has such.
+	UID, GID uint32
+	// ID tells one state of a file from another; it is zero where the system does
+	// not say enough.
+	ID identity
+	// Link is the target of a symbolic link, Twin the name of an earlier hard link
+	// to the same file.
+	Link, Twin string
+	// Digest is the SHA-256 of a regular file's content, unless it has a Twin.
+	Digest [32]byte
+	// Attrs says that the file may have extended attributes.
+	Attrs bool
+	// Implied says that a directory is ignored or not selected, and is here for
+	// something in it that is.
+	Implied bool
+
+	nlink uint64
+	rdev  uint64 // which device it is
+	known bool   // Digest and Attrs are right
+}
+
+// walker lists what is at and below one match.
+type walker struct {
+	ctx              context.Context
+	include, exclude []string
+	index            *FileIndex
+	group            *errgroup.Group
+	matchers         sync.Pool // of *matchers
+}
+
+// matchers are patterns for one goroutine: they compile themselves when they are
+// used first.
+type matchers struct {
+	include, exclude *patternmatcher.PatternMatcher
+	buf              []byte // for reading directories
+}
+
+// matched is what is known of a directory when its contents are matched.
+type matched struct{ include, exclude patternmatcher.MatchInfo }
+
+// node is a directory that has been read.
+type node struct{ entries []nodeEntry }
+
+type nodeEntry struct {
+	file File
+	out  bool  // the directory itself is not selected
+	sub  *node // what is in the directory
+}
+
+// walk lists what is selected at and below one match, sorted by name.
+func (t Tree) walk(ctx context.Context, match string, sel Selection, index *FileIndex) (Match, error) {
+	m := Match{Path: match}
+	var err error
+	if m.Root, err = t.real(match, sel.FollowLinks); err != nil {
+		return m, err
+	}
+	first, err := statFile(m.Root)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = &NotFoundError{Path: match}
+		}
+		return m, err
+	}
+	first.Name, first.Attrs = ".", true
+	if first.Mode.IsRegular() && index != nil {
+		dir, base := filepath.Split(m.Root)
+		index.dir(filepath.Clean(dir)).fill(base, &first)
+	}
+	m.Files = []File{first}
+	if first.Mode.IsDir() {
+		w := &walker{
+			ctx: ctx, index: index, group: new(errgroup.Group),
+			include: sel.Include, exclude: slices.Concat(t.Below(match), sel.Exclude),
+		}
+		w.group.SetLimit(runtime.GOMAXPROCS(0))
+		mt, err := w.newMatchers()
+		if err != nil {
+			return m, err
+		}
+		top := &node{}
+		err = w.dir(top, m.Root, "", matched{}, mt)
+		if err = errors.Join(err, w.group.Wait()); err != nil {
+			return m, err
+		}
+		m.Files = top.flatten(make([]File, 0, 1+top.count()), first)
+	}
+	for i := range m.Files {
+		if f := &m.Files[i]; f.Mode&fs.ModeSymlink != 0 {
+			if f.Link, err = os.Readlink(m.Real(f)); err != nil {
+				return m, err
+			}
+		}
+	}
+	m.findTwins()
+	return m, nil
+}
+
+func (w *walker) newMatchers() (*matchers, error) {
+	if m, ok := w.matchers.Get().(*matchers); ok {
+		return m, nil
+	}
+	m := matchers{buf: make([]byte, 32<<10)}
+	var err error
+	if m.include, err = newMatcher(w.include); err != nil {
+		return nil, err
+	}
+	m.exclude, err = newMatcher(w.exclude)
+	return &m, err
+}
+
+// dir reads one directory. What is below it is read by others if any are free.
+func (w *walker) dir(n *node, real, rel string, parent matched, mt *matchers) error {
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
+	d, err := openDir(real)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	names, err := d.names(mt.buf)
+	if err != nil {
+		return err
+	}
+	var known *indexDir
+	if w.index != nil {
+		known = w.index.dir(real)
+	}
+	n.entries = make([]nodeEntry, 0, len(names))
+	type below struct {
+		at   int
+		info matched
+	}
+	var dirs []below
+	for _, name := range names {
+		e := nodeEntry{file: File{Name: name}}
+		if rel != "" {
+			e.file.Name = rel + "/" + name
+		}
+		selected, ignored, info, err := mt.match(filepath.FromSlash(e.file.Name), parent)
+		if err != nil {
+			return err
+		}
+		if ignored && (mt.exclude == nil || !mt.exclude.Exclusions()) {
+			continue
+		}
+		e.out, e.file.Attrs = !selected || ignored, true
+		if e.out && !d.mayBeDir(name) {
+			continue
+		}
+		switch err := d.stat(name, &e.file); {
+		case errors.Is(err, fs.ErrNotExist):
+			continue // deleted since it was listed
+		case err != nil:
+			return err
+		}
+		switch {
+		case e.file.Mode.IsDir():
+			e.sub = &node{}
+			dirs = append(dirs, below{at: len(n.entries), info: info})
+		case e.out:
+			continue
+		case known != nil:
+			known.fill(name, &e.file)
+		}
+		n.entries = append(n.entries, e)
+	}
+	for i, b := range dirs {
+		e := &n.entries[b.at]
+		sub := filepath.Join(real, path.Base(e.file.Name))
+		work := func() error {
+			mt, err := w.newMatchers()
+			if err != nil {
+				return err
+			}
+			defer w.matchers.Put(mt)
+			return w.dir(e.sub, sub, e.file.Name, b.info, mt)
+		}
+		if i < len(dirs)-1 && w.group.TryGo(work) {
+			continue
+		}
+		if err := w.dir(e.sub, sub, e.file.Name, b.info, mt); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// match says of a path whether the include patterns select it and the exclude
+// patterns ignore it.
+func (m *matchers) match(name string, parent matched) (selected, ignored bool, info matched, err error) {
+	selected = true
+	if m.include != nil {
+		if selected, info.include, err = m.include.MatchesUsingParentResults(name, parent.include); err != nil {
+			return false, false, info, err
+		}
+	}
+	if m.exclude != nil {
+		ignored, info.exclude, err = m.exclude.MatchesUsingParentResults(name, parent.exclude)
+	}
+	return selected, ignored, info, err
+}
+
+func (n *node) count() int {
+	total := len(n.entries)
+	for i := range n.entries {
+		if s := n.entries[i].sub; s != nil {
+			total += s.count()
+		}
+	}
+	return total
+}
+
+// flatten appends a directory and all that is in it.
+func (n *node) flatten(out []File, self File) []File {
+	out = append(out, self)
+	for i := range n.entries {
+		e := &n.entries[i]
+		switch {
+		case e.sub == nil:
+			out = append(out, e.file)
+		case !e.out:
+			out = e.sub.flatten(out, e.file)
+		default:
+			start := len(out)
+			e.file.Implied = true
+			if out = e.sub.flatten(out, e.file); len(out) == start+1 {
+				out = out[:start] // nothing in it is wanted
+			}
+		}
+	}
+	return out
+}
+
+// findTwins finds files that have more than one name here.
+func (m *Match) findTwins() {
+	type inode struct{ dev, ino uint64 }
+	var first map[inode]string
+	for i := range m.Files {
+		f := &m.Files[i]
+		if f.nlink < 2 || !f.Mode.IsRegular() {
+			continue
+		}
+		id := inode{f.ID.Dev, f.ID.Ino}
+		if name, ok := first[id]; ok {
+			f.Twin = name
+			continue
+		}
+		if first == nil {
+			first = make(map[inode]string)
+		}
+		first[id] = f.Name
+	}
+}

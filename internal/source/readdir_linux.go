@@ -1,0 +1,164 @@
+package source
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io/fs"
+	"os"
+	"slices"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// openedDir is a directory that is being read. Its files are looked at from it,
+// which spares the kernel the way down to them.
+type openedDir struct {
+	fd   int
+	path string
+	dirs map[string]bool // names whose type the directory tells, if it is not a plain file
+}
+
+func openDir(path string) (*openedDir, error) {
+	for {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		}
+		return &openedDir{fd: fd, path: path}, nil
+	}
+}
+
+func (d *openedDir) close() { _ = unix.Close(d.fd) }
+
+// names lists the directory, sorted; buf is room to work in.
+func (d *openedDir) names(buf []byte) ([]string, error) {
+	var names []string
+	for {
+		n, err := unix.Getdents(d.fd, buf)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, &fs.PathError{Op: "readdir", Path: d.path, Err: err}
+		}
+		if n == 0 {
+			slices.Sort(names)
+			return names, nil
+		}
+		names = d.parse(buf[:n], names)
+	}
+}
+
+// parse reads directory entries as getdents64(2) lays them out.
+func (d *openedDir) parse(b []byte, names []string) []string {
+	const (
+		reclen = int(unsafe.Offsetof(unix.Dirent{}.Reclen))
+		typ    = int(unsafe.Offsetof(unix.Dirent{}.Type))
+		name   = int(unsafe.Offsetof(unix.Dirent{}.Name))
+	)
+	for len(b) > name {
+		n := int(binary.NativeEndian.Uint16(b[reclen:]))
+		if n <= name || n > len(b) {
+			break
+		}
+		entry := b[name:n]
+		if i := bytes.IndexByte(entry, 0); i >= 0 {
+			entry = entry[:i]
+		}
+		if s := string(entry); s != "." && s != ".." {
+			names = append(names, s)
+			if t := b[typ]; t == unix.DT_DIR || t == unix.DT_UNKNOWN {
+				if d.dirs == nil {
+					d.dirs = make(map[string]bool)
+				}
+				d.dirs[s] = true
+			}
+		}
+		b = b[n:]
+	}
+	return names
+}
+
+// mayBeDir reports whether a name may be that of a directory.
+func (d *openedDir) mayBeDir(name string) bool { return d.dirs[name] }
+
+// stat fills in what the system says of a file of the directory.
+func (d *openedDir) stat(name string, f *File) error {
+	var st unix.Stat_t
+	for {
+		err := unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return &fs.PathError{Op: "lstat", Path: d.path + "/" + name, Err: err}
+		}
+		break
+	}
+	fill(f, &st)
+	return nil
+}
+
+func statFile(path string) (File, error) {
+	var f File
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return f, &fs.PathError{Op: "lstat", Path: path, Err: err}
+	}
+	fill(&f, &st)
+	return f, nil
+}
+
+// statOpen is statFile of a file that is open.
+func statOpen(o *os.File) (File, error) {
+	var f File
+	var st unix.Stat_t
+	if err := unix.Fstat(int(o.Fd()), &st); err != nil {
+		return f, &fs.PathError{Op: "fstat", Path: o.Name(), Err: err}
+	}
+	fill(&f, &st)
+	return f, nil
+}
+
+func fill(f *File, st *unix.Stat_t) {
+	f.Mode, f.Size, f.nlink = fileMode(st.Mode), st.Size, uint64(st.Nlink) //nolint:unconvert // the types differ by architecture
+	f.UID, f.GID, f.rdev = st.Uid, st.Gid, uint64(st.Rdev)                 //nolint:unconvert // the types differ by architecture
+	f.ID = identity{
+		Dev: uint64(st.Dev), Ino: st.Ino, Size: st.Size, //nolint:unconvert // the types differ by architecture
+		Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano(),
+	}
+}
+
+// fileMode is the mode as package os has it.
+func fileMode(m uint32) fs.FileMode {
+	mode := fs.FileMode(m & 0o777)
+	switch m & syscall.S_IFMT {
+	case syscall.S_IFBLK:
+		mode |= fs.ModeDevice
+	case syscall.S_IFCHR:
+		mode |= fs.ModeDevice | fs.ModeCharDevice
+	case syscall.S_IFDIR:
+		mode |= fs.ModeDir
+	case syscall.S_IFIFO:
+		mode |= fs.ModeNamedPipe
+	case syscall.S_IFLNK:
+		mode |= fs.ModeSymlink
+	case syscall.S_IFSOCK:
+		mode |= fs.ModeSocket
+	}
+	if m&syscall.S_ISGID != 0 {
+		mode |= fs.ModeSetgid
+	}
+	if m&syscall.S_ISUID != 0 {
+		mode |= fs.ModeSetuid
+	}
+	if m&syscall.S_ISVTX != 0 {
+		mode |= fs.ModeSticky
+	}
+	return mode
+}
