@@ -1,0 +1,482 @@
+package watch
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// loop is the one goroutine that owns all state of a Watcher.
+type loop struct {
+	opt Options
+	w   *Watcher
+	set Set
+
+	n       notifier
+	polling bool
+	dirs    map[string]*directory // that are watched, by their path without links
+	// below leads from every directory above a watched one down to it.
+	below map[string]map[string]struct{}
+	// anchors are what was asked for, byPivot those that a path may move, and
+	// byRoot the trees by where they really are.
+	anchors []*anchor
+	byPivot map[string][]*anchor
+	byRoot  map[string][]*anchor
+	// renames is above zero while directories may have got new names: what looks
+	// like the directory that is watched may be watched under its old one.
+	renames int
+
+	settler *settler
+	ready   bool // the batch has settled
+	timer   *time.Timer
+	armed   bool
+}
+
+// directory is a directory that is watched.
+type directory struct {
+	info fs.FileInfo // of when it was registered
+	// keep says that the last Set still wants it.
+	keep bool
+}
+
+// anchor is one file or tree of the Set.
+type anchor struct {
+	path  string // as it was given
+	tree  *Tree  // nil for a file
+	where whereabouts
+}
+
+const renameWindow = 64
+
+func newLoop(opt Options, w *Watcher) *loop {
+	l := &loop{opt: opt, w: w, settler: newSettler(opt.Quiet, opt.Ceiling)}
+	l.unwatch()
+	l.timer = time.NewTimer(time.Hour)
+	l.timer.Stop()
+	return l
+}
+
+func (l *loop) run() {
+	defer close(l.w.done)
+	defer l.timer.Stop()
+	l.open()
+	defer func() { l.n.close() }()
+	for {
+		var out chan Batch
+		var batch Batch
+		if l.ready {
+			out, batch = l.w.batches, l.peek()
+		}
+		select {
+		case <-l.w.quit:
+			return
+		case r := <-l.w.requests:
+			if r.set != nil {
+				l.replace(*r.set)
+			}
+			r.answer <- Stats{Directories: len(l.dirs), Polling: l.polling}
+		case e, ok := <-l.n.events():
+			if ok {
+				l.event(e)
+			}
+		case <-l.n.lost():
+			l.rescan()
+		case <-l.timer.C:
+			l.armed = false
+			l.settle()
+		case out <- batch:
+			l.settler.clear()
+			l.ready = false
+		}
+		l.arm()
+	}
+}
+
+// peek is the batch as it would be taken.
+func (l *loop) peek() Batch {
+	s := *l.settler
+	return Batch{Paths: sorted(s.paths), Passive: sorted(s.passive), Rescan: s.rescan, First: s.first}
+}
+
+// open chooses how to be told.
+func (l *loop) open() {
+	if l.opt.Poll > 0 {
+		l.n, l.polling = newPoller(l.opt.Poll), true
+		return
+	}
+	n, err := newSystem()
+	if err != nil {
+		reason, advice := advise(err, 1)
+		if !exhausted(err) {
+			reason, advice = fmt.Sprintf("the system does not tell of changes: %v", err), ""
+		}
+		l.degrade(reason, advice)
+		return
+	}
+	l.n = n
+}
+
+// degrade polls from now on.
+func (l *loop) degrade(reason, advice string) {
+	if l.n != nil {
+		l.n.close()
+	}
+	l.n, l.polling = newPoller(DefaultPoll), true
+	l.opt.Degraded(Degradation{Reason: reason, Advice: advice, Poll: DefaultPoll})
+	l.unwatch()
+}
+
+// unwatch knows of no directory any more.
+func (l *loop) unwatch() {
+	l.dirs, l.below = make(map[string]*directory), make(map[string]map[string]struct{})
+}
+
+// arm sets the timer if something waits to settle, and only then.
+func (l *loop) arm() {
+	if !l.settler.pending() || l.ready || l.armed {
+		return
+	}
+	l.timer.Reset(time.Until(l.settler.due(l.exists(l.set.Slow))))
+	l.armed = true
+}
+
+// settle looks whether the changes have settled.
+func (l *loop) settle() {
+	now := time.Now()
+	if !l.settler.pending() {
+		return
+	}
+	if l.exists(l.set.Locks) && l.settler.hold(now) {
+		return
+	}
+	l.ready = !now.Before(l.settler.due(l.exists(l.set.Slow)))
+}
+
+func (l *loop) exists(paths []string) bool {
+	for _, p := range paths {
+		if _, err := os.Lstat(p); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// note adds a change that matters.
+func (l *loop) note(path string) {
+	passive := l.set.Passive != nil && l.set.Passive(path)
+	l.settler.note(path, passive, time.Now())
+	if !passive {
+		l.ready = false
+	}
+}
+
+// replace takes a new Set. Directories that are watched already stay so without a
+// gap.
+func (l *loop) replace(set Set) {
+	l.set = set
+	l.anchors = l.anchors[:0]
+	for _, f := range set.Files {
+		l.anchors = append(l.anchors, &anchor{path: filepath.Clean(f)})
+	}
+	for i := range set.Trees {
+		l.anchors = append(l.anchors, &anchor{path: filepath.Clean(set.Trees[i].Root), tree: &set.Trees[i]})
+	}
+	l.register()
+}
+
+// register makes the directories of all anchors watched, and no others.
+func (l *loop) register() {
+	if !l.tryRegister() {
+		l.tryRegister() // by polling, now
+	}
+}
+
+func (l *loop) tryRegister() bool {
+	for _, d := range l.dirs {
+		d.keep = false
+	}
+	l.byPivot, l.byRoot = make(map[string][]*anchor), make(map[string][]*anchor)
+	polling := l.polling
+	for _, a := range l.anchors {
+		l.anchor(a)
+		if l.polling != polling {
+			return false
+		}
+	}
+	for path, d := range l.dirs {
+		if !d.keep {
+			l.drop(path)
+		}
+	}
+	return true
+}
+
+// anchor registers what one anchor needs.
+func (l *loop) anchor(a *anchor) {
+	polling := l.polling
+	l.byRoot[a.where.real] = without(l.byRoot[a.where.real], a)
+	for range 10 {
+		a.where = locate(a.path)
+		before := len(l.dirs)
+		for _, p := range append(a.where.pivots, ancestors(a.where.real, l.set.Top)...) {
+			if !slices.Contains(l.byPivot[p], a) {
+				l.byPivot[p] = append(l.byPivot[p], a)
+			}
+			l.watch(filepath.Dir(p))
+		}
+		// What moved before the registration was not told.
+		if len(l.dirs) == before || a.where.same(locate(a.path)) {
+			break
+		}
+	}
+	if a.tree == nil || l.polling != polling {
+		return
+	}
+	l.byRoot[a.where.real] = append(l.byRoot[a.where.real], a)
+	if a.where.exists {
+		l.walk(a.where.real, false)
+	}
+}
+
+func without(list []*anchor, a *anchor) []*anchor {
+	return slices.DeleteFunc(list, func(o *anchor) bool { return o == a })
+}
+
+// watch registers one directory. It reports whether the directory is there.
+func (l *loop) watch(dir string) bool {
+	if d := l.dirs[dir]; d != nil {
+		d.keep = true
+		return true
+	}
+	if !l.polling {
+		if kind := remote(dir); kind != "" {
+			l.degrade(fmt.Sprintf("%s is on a network file system (%s), which does not tell of all changes", dir, kind), "")
+			return true
+		}
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return false
+	}
+	if err := l.n.add(dir); err != nil {
+		if !l.polling && exhausted(err) {
+			reason, advice := advise(err, l.count())
+			l.degrade(reason, advice)
+			return true
+		}
+		return false
+	}
+	l.dirs[dir] = &directory{info: info, keep: true}
+	for child := dir; ; child = filepath.Dir(child) {
+		parent := filepath.Dir(child)
+		if _, linked := l.below[parent][child]; linked || parent == child {
+			return true
+		}
+		if l.below[parent] == nil {
+			l.below[parent] = make(map[string]struct{})
+		}
+		l.below[parent][child] = struct{}{}
+	}
+}
+
+// walk registers a directory and those below it that matter, and with tell notes
+// everything in them that does. A directory is registered before it is read: what
+// comes later is told, what came before is found.
+func (l *loop) walk(dir string, tell bool) bool {
+	if !l.descend(dir) {
+		return true
+	}
+	polling := l.polling
+	if !l.watch(dir) {
+		return false
+	}
+	if polling != l.polling {
+		return true // all is begun anew
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return !missing(err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if tell {
+			l.match(path, false)
+		}
+		if e.IsDir() {
+			l.walk(path, tell)
+		}
+		if polling != l.polling {
+			return true
+		}
+	}
+	return true
+}
+
+// count is how many directories are to be watched, for advice.
+func (l *loop) count() int {
+	seen := make(map[string]bool)
+	for _, a := range l.anchors {
+		for _, p := range locate(a.path).pivots {
+			seen[filepath.Dir(p)] = true
+		}
+		if a.tree == nil {
+			continue
+		}
+		root := locate(a.path).real
+		_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.IsDir() {
+				return nil //nolint:nilerr // what cannot be read is not watched
+			}
+			if !a.tree.Descend(a.path + path[len(root):]) {
+				return fs.SkipDir
+			}
+			seen[path] = true
+			return nil
+		})
+	}
+	return len(seen)
+}
+
+// forget stops watching a directory and what is below it.
+func (l *loop) forget(dir string) {
+	for child := range l.below[dir] {
+		l.forget(child)
+	}
+	if l.dirs[dir] != nil {
+		l.drop(dir)
+	}
+}
+
+// drop stops watching one directory.
+func (l *loop) drop(dir string) {
+	delete(l.dirs, dir)
+	l.n.remove(dir)
+	for child := dir; len(l.below[child]) == 0 && l.dirs[child] == nil; child = filepath.Dir(child) {
+		parent := filepath.Dir(child)
+		if parent == child {
+			return
+		}
+		delete(l.below, child)
+		delete(l.below[parent], child)
+	}
+}
+
+// rescan begins anew because changes were lost.
+func (l *loop) rescan() {
+	// Watches may have gone unnoticed, too.
+	for dir := range l.dirs {
+		l.forget(dir)
+	}
+	l.settler.lost(time.Now())
+	l.ready = false
+	l.register()
+}
+
+// event handles one change.
+func (l *loop) event(e fsnotify.Event) {
+	if e.Name == "" {
+		return
+	}
+	if l.renames > 0 {
+		l.renames--
+	}
+	polling := l.polling
+	info, err := os.Lstat(e.Name)
+	l.moveDirectory(e, info, err)
+	l.moved(e, info, err)
+	l.match(e.Name, false)
+	if l.polling != polling {
+		l.register()
+	}
+}
+
+// moveDirectory handles the coming and going of a directory in a tree.
+func (l *loop) moveDirectory(e fsnotify.Event, info fs.FileInfo, err error) {
+	if !e.Has(fsnotify.Create | fsnotify.Remove | fsnotify.Rename) {
+		return
+	}
+	dir := err == nil && info.IsDir()
+	if l.dirs[e.Name] != nil && (e.Has(fsnotify.Remove|fsnotify.Rename) || !dir) {
+		l.forget(e.Name)
+		l.renames = renameWindow
+		l.match(e.Name, true)
+	}
+	if !dir {
+		return
+	}
+	if known := l.dirs[e.Name]; known != nil {
+		if l.renames == 0 && os.SameFile(known.info, info) {
+			return
+		}
+		l.forget(e.Name)
+	}
+	l.walk(e.Name, true)
+}
+
+// moved handles a change of what anchors depend on.
+func (l *loop) moved(e fsnotify.Event, info fs.FileInfo, err error) {
+	var move []*anchor
+	for _, a := range l.byPivot[e.Name] {
+		own := a.where.exists && a.where.real == e.Name
+		switch {
+		case err == nil && e.Op&^(fsnotify.Chmod|fsnotify.Write) == 0 && info.Mode()&fs.ModeSymlink == 0:
+			if own {
+				l.note(a.path)
+			}
+		case own && a.tree == nil && err == nil && info.Mode().IsRegular():
+			l.note(a.path) // saved by a rename; it is where it was
+		default:
+			l.note(a.path)
+			move = append(move, a)
+		}
+	}
+	if len(move) == 0 {
+		return
+	}
+	// A directory that went took its watches with it, even if there is another
+	// one of that name by now.
+	l.forget(e.Name)
+	l.renames = renameWindow
+	for _, a := range move {
+		l.anchor(a)
+	}
+}
+
+// trees calls fn for every tree that a real path lies in, with the path as the
+// tree's owner knows it, until fn returns true.
+func (l *loop) trees(real string, fn func(t *Tree, path string) bool) bool {
+	for dir := real; ; dir = filepath.Dir(dir) {
+		for _, a := range l.byRoot[dir] {
+			path := a.path
+			if real != dir {
+				path = filepath.Join(a.path, real[len(dir):])
+			}
+			if fn(a.tree, path) {
+				return true
+			}
+		}
+		if dir == filepath.Dir(dir) {
+			return false
+		}
+	}
+}
+
+// descend reports whether something at or below a directory may matter.
+func (l *loop) descend(dir string) bool {
+	return l.trees(dir, func(t *Tree, path string) bool { return t.Descend(path) })
+}
+
+// match notes a path if it matters; with below, also if something in it may have.
+func (l *loop) match(real string, below bool) {
+	l.trees(real, func(t *Tree, path string) bool {
+		if t.Match(path) || below && t.Descend(path) {
+			l.note(path)
+		}
+		return false
+	})
+}

@@ -1,0 +1,184 @@
+package watch
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// busyShare bounds what polling costs: after a look that took long, the pause is
+// at least this many times as long.
+const busyShare = 9
+
+// poller looks at directories again and again.
+type poller struct {
+	pause time.Duration
+	out   chan fsnotify.Event
+	gaps  chan struct{}
+	quit  chan struct{}
+	wg    sync.WaitGroup
+
+	mu   sync.Mutex
+	dirs map[string]listing
+}
+
+// listing is what a directory holds. Its own name is "".
+type listing map[string]stamp
+
+// stamp is what changes when a file does.
+type stamp struct {
+	mode  fs.FileMode
+	size  int64
+	mtime time.Time
+	ctime int64
+	id    fileID
+}
+
+func newPoller(pause time.Duration) *poller {
+	p := &poller{
+		pause: pause, out: make(chan fsnotify.Event), gaps: make(chan struct{}),
+		quit: make(chan struct{}), dirs: make(map[string]listing),
+	}
+	p.wg.Go(p.run)
+	return p
+}
+
+func (p *poller) add(dir string) error {
+	l, err := list(dir)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dirs[dir] = l
+	return nil
+}
+
+func (p *poller) remove(dir string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.dirs, dir)
+}
+
+func (p *poller) events() <-chan fsnotify.Event { return p.out }
+func (p *poller) lost() <-chan struct{}         { return p.gaps }
+
+func (p *poller) close() {
+	close(p.quit)
+	p.wg.Wait()
+}
+
+func (p *poller) run() {
+	pause := p.pause
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	for {
+		select {
+		case <-p.quit:
+			return
+		case <-timer.C:
+		}
+		start := time.Now()
+		if !p.look() {
+			return
+		}
+		timer.Reset(max(p.pause, busyShare*time.Since(start)))
+	}
+}
+
+// look compares every directory with what it was. It reports whether to go on.
+func (p *poller) look() bool {
+	p.mu.Lock()
+	dirs := make([]string, 0, len(p.dirs))
+	for d := range p.dirs {
+		dirs = append(dirs, d)
+	}
+	p.mu.Unlock()
+	for _, dir := range dirs {
+		now, err := list(dir)
+		p.mu.Lock()
+		was, there := p.dirs[dir]
+		switch {
+		case !there: // removed meanwhile
+		case err != nil:
+			delete(p.dirs, dir)
+		default:
+			p.dirs[dir] = now
+		}
+		p.mu.Unlock()
+		if !there {
+			continue
+		}
+		for _, e := range differences(dir, was, now) {
+			select {
+			case p.out <- e:
+			case <-p.quit:
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// differences are the events between two listings of a directory; now is nil if
+// it is gone.
+func differences(dir string, was, now listing) []fsnotify.Event {
+	var out []fsnotify.Event
+	say := func(name string, op fsnotify.Op) {
+		out = append(out, fsnotify.Event{Name: filepath.Join(dir, name), Op: op})
+	}
+	for name, old := range was {
+		switch s, ok := now[name]; {
+		case !ok:
+			say(name, fsnotify.Remove)
+		case s.id != old.id || s.mode.Type() != old.mode.Type():
+			say(name, fsnotify.Remove)
+			if name != "" {
+				say(name, fsnotify.Create)
+			}
+		case s.size != old.size || !s.mtime.Equal(old.mtime):
+			say(name, fsnotify.Write)
+		case s != old:
+			say(name, fsnotify.Chmod)
+		}
+	}
+	for name := range now {
+		if _, ok := was[name]; !ok {
+			say(name, fsnotify.Create)
+		}
+	}
+	return out
+}
+
+func list(dir string) (listing, error) {
+	own, err := os.Stat(dir)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	l := make(listing, len(entries)+1)
+	l[""] = stampOf(own)
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil {
+			l[e.Name()] = stampOf(info)
+		}
+	}
+	return l, nil
+}
+
+func stampOf(info fs.FileInfo) stamp {
+	id, ctime := identify(info)
+	s := stamp{mode: info.Mode(), id: id}
+	if info.IsDir() {
+		return s // the times tell of what is in it, which is compared by itself
+	}
+	s.size, s.mtime, s.ctime = info.Size(), info.ModTime().Round(0), ctime
+	return s
+}

@@ -1,0 +1,406 @@
+package watch
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// backends are the ways to be told of changes. All of them pass the same tests.
+func backends(t *testing.T, test func(t *testing.T, opt Options)) {
+	t.Helper()
+	for name, opt := range map[string]Options{
+		"notify": {Quiet: 30 * time.Millisecond},
+		"poll":   {Quiet: 30 * time.Millisecond, Poll: 10 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, opt)
+		})
+	}
+}
+
+// lexical is a filter by the names in a path below the root.
+type lexical struct{}
+
+func (f lexical) Descend(dir string) bool { return !slices.Contains(strings.Split(dir, "/"), "skip") }
+func (f lexical) Match(path string) bool {
+	return f.Descend(path) && !strings.HasSuffix(path, ".log")
+}
+
+// scene is a directory that is watched.
+type scene struct {
+	*testing.T
+	dir string
+	w   *Watcher
+}
+
+// watching watches the tree "src" and the file "conf" of a new directory.
+func watching(t *testing.T, opt Options, change ...func(*Set)) *scene {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &scene{T: t, dir: dir}
+	s.write("src/a/b/file", "1")
+	s.write("src/skip/file", "1")
+	s.write("conf", "1")
+	s.w = New(opt)
+	t.Cleanup(s.w.Close)
+	set := Set{Top: dir, Files: []string{s.path("conf")}, Trees: []Tree{{Root: s.path("src"), Filter: lexical{}}}}
+	for _, fn := range change {
+		fn(&set)
+	}
+	if _, err := s.w.Set(set); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (s *scene) path(name string) string { return filepath.Join(s.dir, filepath.FromSlash(name)) }
+
+func (s *scene) check(err error) {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s *scene) write(name, text string) {
+	s.Helper()
+	s.check(os.MkdirAll(filepath.Dir(s.path(name)), 0o755))
+	s.check(os.WriteFile(s.path(name), []byte(text), 0o644))
+}
+
+func (s *scene) rename(from, to string) {
+	s.Helper()
+	s.check(os.Rename(s.path(from), s.path(to)))
+}
+
+func (s *scene) remove(name string) { s.Helper(); s.check(os.RemoveAll(s.path(name))) }
+
+// collect gathers batches until one says something about each path, and nothing
+// else has been said by then but what lies below one of them.
+func (s *scene) collect(want ...string) Batch {
+	s.Helper()
+	var all Batch
+	timeout := time.After(20 * time.Second)
+	for {
+		missing := slices.DeleteFunc(slices.Clone(want), func(p string) bool { return slices.Contains(all.Paths, s.path(p)) })
+		if len(missing) == 0 && len(all.Paths) > 0 {
+			break
+		}
+		select {
+		case b := <-s.w.Batches():
+			all.Merge(b)
+		case <-timeout:
+			s.Fatalf("never told of %q, only of %q", missing, s.names(all.Paths))
+		}
+	}
+	for _, p := range all.Paths {
+		if !slices.ContainsFunc(want, func(w string) bool { return within(p, s.path(w)) }) {
+			s.Errorf("told of %q, want %q", s.names(all.Paths), want)
+			break
+		}
+	}
+	return all
+}
+
+func (s *scene) names(paths []string) []string {
+	var out []string
+	for _, p := range paths {
+		out = append(out, strings.TrimPrefix(p, s.dir+"/"))
+	}
+	return out
+}
+
+// settled waits until nothing is to be told any more.
+func (s *scene) settled() {
+	for {
+		select {
+		case <-s.w.Batches():
+		case <-time.After(200 * time.Millisecond):
+			return
+		}
+	}
+}
+
+func TestChanges(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		do   func(s *scene)
+		want []string
+	}{
+		{"write", func(s *scene) { s.write("src/a/b/file", "22") }, []string{"src/a/b/file"}},
+		{"file", func(s *scene) { s.write("conf", "22") }, []string{"conf"}},
+		{"create", func(s *scene) { s.write("src/new", "1") }, []string{"src/new"}},
+		{"remove", func(s *scene) { s.remove("src/a/b/file") }, []string{"src/a/b/file"}},
+		{"mode", func(s *scene) { s.check(os.Chmod(s.path("src/a/b/file"), 0o755)) }, []string{"src/a/b/file"}},
+		{"mode of the root", func(s *scene) { s.check(os.Chmod(s.path("src"), 0o700)) }, []string{"src"}},
+		{"save by rename", func(s *scene) { s.write("conf.tmp", "22"); s.rename("conf.tmp", "conf") }, []string{"conf"}},
+		{"save by delete and create", func(s *scene) { s.remove("src/a/b/file"); s.write("src/a/b/file", "22") }, []string{"src/a/b/file"}},
+		{"save by backup", func(s *scene) { s.rename("conf", "conf~"); s.write("conf", "22") }, []string{"conf"}},
+		{"remove the file", func(s *scene) { s.remove("conf") }, []string{"conf"}},
+		{"deep directory", func(s *scene) { s.write("src/x/y/z/file", "1") }, []string{"src/x", "src/x/y/z/file"}},
+		{"symlink", func(s *scene) { s.check(os.Symlink("nowhere", s.path("src/link"))) }, []string{"src/link"}},
+		{"remove a tree", func(s *scene) { s.remove("src/a") }, []string{"src/a"}},
+		{"rename a tree", func(s *scene) { s.rename("src/a", "src/c") }, []string{"src/a", "src/c", "src/c/b/file"}},
+		{"move a tree out", func(s *scene) { s.rename("src/a", "elsewhere") }, []string{"src/a"}},
+		{"move a tree in", func(s *scene) { s.write("other/d/file", "1"); s.rename("other", "src/other") }, []string{"src/other", "src/other/d/file"}},
+		{"the root goes", func(s *scene) { s.remove("src") }, []string{"src"}},
+		{"a directory becomes a file", func(s *scene) { s.remove("src/a"); s.write("src/a", "1") }, []string{"src/a"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			backends(t, func(t *testing.T, opt Options) {
+				s := watching(t, opt)
+				tt.do(s)
+				s.collect(tt.want...)
+			})
+		})
+	}
+}
+
+// What comes after a change of directories is told, too.
+func TestAfterwards(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		do    func(s *scene)
+		write string
+	}{
+		{"new directory", func(s *scene) { s.write("src/x/y/file", "1") }, "src/x/y/file"},
+		{"renamed tree", func(s *scene) { s.rename("src/a", "src/c") }, "src/c/b/file"},
+		{"renamed there and back", func(s *scene) { s.rename("src/a", "src/c"); s.rename("src/c", "src/a") }, "src/a/b/file"},
+		{"swapped trees", func(s *scene) {
+			s.write("src/d/b/file", "1")
+			s.rename("src/a", "src/t")
+			s.rename("src/d", "src/a")
+			s.rename("src/t", "src/d")
+		}, "src/d/b/file"},
+		{"new root", func(s *scene) { s.remove("src"); s.write("src/a/b/file", "1") }, "src/a/b/file"},
+		{"renamed root and a new one", func(s *scene) { s.rename("src", "old"); s.write("src/a/b/file", "1") }, "src/a/b/file"},
+		{"root that comes back", func(s *scene) { s.rename("src", "old"); s.rename("old", "src") }, "src/a/b/file"},
+		{"recreated directory", func(s *scene) { s.remove("src/a"); s.write("src/a/b/file", "1") }, "src/a/b/file"},
+		{"recreated file", func(s *scene) { s.remove("conf"); s.write("conf", "1") }, "conf"},
+		{"file as link", func(s *scene) {
+			s.write("real/conf", "1")
+			s.remove("conf")
+			s.check(os.Symlink("real/conf", s.path("conf")))
+		}, "real/conf"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			backends(t, func(t *testing.T, opt Options) {
+				s := watching(t, opt)
+				tt.do(s)
+				s.settled()
+				s.write(tt.write, "longer than before")
+				want := tt.write
+				if tt.name == "file as link" {
+					want = "conf"
+				}
+				s.collect(want)
+			})
+		})
+	}
+}
+
+func TestNotTold(t *testing.T) {
+	backends(t, func(t *testing.T, opt Options) {
+		s := watching(t, opt)
+		s.write("unrelated", "1")
+		s.write("src/skip/file", "22")
+		s.write("src/x.log", "1")
+		s.write("src/skip/deep/er/file", "1")
+		s.remove("src/skip")
+		s.write("src/last", "1") // comes after all of them
+		s.collect("src/last")
+	})
+}
+
+// A tree and a file that are not there yet, several directories deep.
+func TestMissing(t *testing.T) {
+	backends(t, func(t *testing.T, opt Options) {
+		s := watching(t, opt, func(set *Set) {
+			dir := set.Top
+			set.Files = []string{filepath.Join(dir, "p/q/conf")}
+			set.Trees = []Tree{{Root: filepath.Join(dir, "r/s/t"), Filter: lexical{}}}
+		})
+		s.write("p/q/conf", "1")
+		s.collect("p/q/conf")
+		s.settled()
+		s.write("p/q/conf", "22")
+		s.collect("p/q/conf")
+		s.write("r/s/t/u/file", "1")
+		s.collect("r/s/t")
+		s.settled()
+		s.write("r/s/t/u/file", "22")
+		s.collect("r/s/t/u/file")
+	})
+}
+
+func TestLinks(t *testing.T) {
+	backends(t, func(t *testing.T, opt Options) {
+		outside := t.TempDir()
+		s := watching(t, opt, func(set *Set) {
+			dir := set.Top
+			for name, target := range map[string]string{"link": "src", "conf-link": "chain", "chain": "conf", "out": outside} {
+				if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			set.Files = []string{filepath.Join(dir, "conf-link")}
+			set.Trees = append(set.Trees,
+				Tree{Root: filepath.Join(dir, "link"), Filter: lexical{}}, Tree{Root: filepath.Join(dir, "out"), Filter: lexical{}})
+		})
+		// One file that is reached by two names changes under both.
+		s.write("src/a/b/file", "22")
+		s.collect("src/a/b/file", "link/a/b/file")
+		s.write("conf", "22")
+		s.collect("conf-link")
+		if err := os.WriteFile(filepath.Join(outside, "file"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		s.collect("out/file")
+		// A link that leads elsewhere.
+		s.write("other/file", "1")
+		s.remove("link")
+		s.check(os.Symlink("other", s.path("link")))
+		s.collect("link")
+		s.settled()
+		s.write("other/file", "22")
+		s.collect("link/file")
+		s.write("conf2", "1")
+		s.remove("chain")
+		s.check(os.Symlink("conf2", s.path("chain")))
+		s.collect("conf-link")
+		s.settled()
+		s.write("conf2", "22")
+		s.collect("conf-link")
+	})
+}
+
+// The directory that all is in is renamed, and another one takes its place.
+func TestProjectReplaced(t *testing.T) {
+	backends(t, func(t *testing.T, opt Options) {
+		parent := t.TempDir()
+		s := &scene{T: t, dir: filepath.Join(parent, "project"), w: New(opt)}
+		t.Cleanup(s.w.Close)
+		s.write("sub/src/file", "1")
+		if _, err := s.w.Set(Set{Top: s.dir, Trees: []Tree{{Root: s.path("sub/src"), Filter: lexical{}}}}); err != nil {
+			t.Fatal(err)
+		}
+		s.check(os.Rename(s.dir, s.dir+".old"))
+		s.write("sub/src/file", "22")
+		s.collect("sub/src")
+		s.settled()
+		s.write("sub/src/file", "333")
+		s.collect("sub/src/file")
+	})
+}
+
+func TestBurst(t *testing.T) {
+	backends(t, func(t *testing.T, opt Options) {
+		s := watching(t, opt)
+		const n = 10_000
+		var want []string
+		for i := range n {
+			name := fmt.Sprintf("src/d%d/f%d", i%100, i)
+			s.write(name, "1")
+			want = append(want, name)
+		}
+		for i := range 100 {
+			want = append(want, fmt.Sprintf("src/d%d", i))
+		}
+		var all Batch
+		for deadline := time.After(time.Minute); ; {
+			missing := slices.ContainsFunc(want, func(p string) bool { _, ok := slices.BinarySearch(all.Paths, s.path(p)); return !ok })
+			if !missing || all.Rescan {
+				return
+			}
+			select {
+			case b := <-s.w.Batches():
+				all.Merge(b)
+			case <-deadline:
+				t.Fatalf("%d of %d paths", len(all.Paths), len(want))
+			}
+		}
+	})
+}
+
+func TestPassive(t *testing.T) {
+	backends(t, func(t *testing.T, opt Options) {
+		s := watching(t, opt, func(set *Set) {
+			set.Passive = func(p string) bool { return strings.HasSuffix(p, ".swp") }
+		})
+		s.write("src/.file.swp", "1")
+		select {
+		case b := <-s.w.Batches():
+			t.Errorf("told of %v", b)
+		case <-time.After(10 * opt.Quiet):
+		}
+		s.write("src/file", "1")
+		b := s.collect("src/file")
+		if !slices.Equal(s.names(b.Passive), []string{"src/.file.swp"}) {
+			t.Errorf("passive: %v", b.Passive)
+		}
+	})
+}
+
+// A lock holds back what is written under it, and then it is one batch.
+func TestLock(t *testing.T) {
+	backends(t, func(t *testing.T, opt Options) {
+		s := watching(t, opt, func(set *Set) { set.Locks = []string{filepath.Join(set.Top, "index.lock")} })
+		s.write("index.lock", "")
+		for i := range 5 {
+			s.write(fmt.Sprintf("src/f%d", i), "1")
+			time.Sleep(3 * opt.Quiet)
+			select {
+			case b := <-s.w.Batches():
+				t.Fatalf("told of %v under the lock", b)
+			default:
+			}
+		}
+		s.remove("index.lock")
+		b := <-s.w.Batches()
+		if len(b.Paths) != 5 {
+			t.Errorf("one batch should have all: %v", b.Paths)
+		}
+	})
+}
+
+func TestSetAgain(t *testing.T) {
+	backends(t, func(t *testing.T, opt Options) {
+		s := watching(t, opt)
+		s.write("other/deep/file", "1")
+		s.settled()
+		before, err := s.w.Stats()
+		s.check(err)
+		set := Set{Top: s.dir, Trees: []Tree{{Root: s.path("other"), Filter: lexical{}}}}
+		after, err := s.w.Set(set)
+		s.check(err)
+		// Of "src", "src/a" and "src/a/b" nothing is left.
+		if after.Directories >= before.Directories {
+			t.Errorf("%d directories are watched, then %d", before.Directories, after.Directories)
+		}
+		s.write("src/a/b/file", "22")
+		s.write("conf", "22")
+		s.write("other/deep/file", "22")
+		s.collect("other/deep/file")
+	})
+}
+
+func TestClose(t *testing.T) {
+	backends(t, func(t *testing.T, opt Options) {
+		s := watching(t, opt)
+		s.write("src/file", "1")
+		s.w.Close()
+		s.w.Close()
+		if _, err := s.w.Set(Set{}); err != ErrClosed {
+			t.Errorf("Set: %v", err)
+		}
+	})
+}
