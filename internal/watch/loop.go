@@ -32,7 +32,8 @@ type loop struct {
 	renames int
 
 	settler *settler
-	ready   bool // the batch has settled
+	ready   bool  // what there is has settled,
+	batch   Batch // and this is it
 	timer   *time.Timer
 	armed   bool
 }
@@ -67,10 +68,9 @@ func (l *loop) run() {
 	l.open()
 	defer func() { l.n.close() }()
 	for {
-		var out chan Batch
-		var batch Batch
+		var out chan Batch // nobody takes what has not settled
 		if l.ready {
-			out, batch = l.w.batches, l.peek()
+			out = l.w.batches
 		}
 		select {
 		case <-l.w.quit:
@@ -89,18 +89,12 @@ func (l *loop) run() {
 		case <-l.timer.C:
 			l.armed = false
 			l.settle()
-		case out <- batch:
+		case out <- l.batch:
 			l.settler.clear()
-			l.ready = false
+			l.ready, l.batch = false, Batch{}
 		}
 		l.arm()
 	}
-}
-
-// peek is the batch as it would be taken.
-func (l *loop) peek() Batch {
-	s := *l.settler
-	return Batch{Paths: sorted(s.paths), Passive: sorted(s.passive), Rescan: s.rescan, First: s.first}
 }
 
 // open chooses how to be told.
@@ -154,7 +148,9 @@ func (l *loop) settle() {
 	if l.exists(l.set.Locks) && l.settler.hold(now) {
 		return
 	}
-	l.ready = !now.Before(l.settler.due(l.exists(l.set.Slow)))
+	if !now.Before(l.settler.due(l.exists(l.set.Slow))) {
+		l.ready, l.batch = true, l.settler.batch()
+	}
 }
 
 func (l *loop) exists(paths []string) bool {
@@ -169,9 +165,16 @@ func (l *loop) exists(paths []string) bool {
 // note adds a change that matters.
 func (l *loop) note(path string) {
 	passive := l.set.Passive != nil && l.set.Passive(path)
-	l.settler.note(path, passive, time.Now())
-	if !passive {
-		l.ready = false
+	now := time.Now()
+	l.settler.note(path, passive, now)
+	l.unsettle(now)
+}
+
+// unsettle says that something came after what had settled.
+func (l *loop) unsettle(now time.Time) {
+	if l.ready {
+		l.ready, l.batch = false, Batch{}
+		l.settler.again(now)
 	}
 }
 
@@ -372,8 +375,9 @@ func (l *loop) rescan() {
 	for dir := range l.dirs {
 		l.forget(dir)
 	}
-	l.settler.lost(time.Now())
-	l.ready = false
+	now := time.Now()
+	l.settler.lost(now)
+	l.unsettle(now)
 	l.register()
 }
 

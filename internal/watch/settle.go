@@ -26,6 +26,7 @@ type settler struct {
 	paths, passive map[string]struct{}
 	rescan         bool
 	first, last    time.Time // of the changes since the last batch
+	begun          time.Time // from when the ceiling counts
 	held           time.Time // when a lock was seen last
 }
 
@@ -38,7 +39,7 @@ func newSettler(quiet, ceiling time.Duration) *settler {
 func (s *settler) clear() {
 	s.paths, s.passive = make(map[string]struct{}), make(map[string]struct{})
 	s.rescan = false
-	s.first, s.last, s.held = time.Time{}, time.Time{}, time.Time{}
+	s.first, s.last, s.begun, s.held = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 }
 
 // pending reports whether there is something to deliver.
@@ -70,10 +71,14 @@ func (s *settler) lost(now time.Time) {
 
 func (s *settler) touch(now time.Time) {
 	if s.first.IsZero() {
-		s.first = now
+		s.first, s.begun = now, now
 	}
 	s.last = now
 }
+
+// again lets what had settled settle once more: nobody has taken it, and there is
+// something new.
+func (s *settler) again(now time.Time) { s.begun = now }
 
 // due is when the changes have settled, if nothing else happens.
 func (s *settler) due(slow bool) time.Time {
@@ -87,7 +92,7 @@ func (s *settler) due(slow bool) time.Time {
 	}
 	at := last.Add(quiet)
 	// Under a lock time does not count.
-	if latest := later(s.first, s.held).Add(ceiling); latest.Before(at) {
+	if latest := later(s.begun, s.held).Add(ceiling); latest.Before(at) {
 		at = latest
 	}
 	return at
@@ -103,11 +108,9 @@ func (s *settler) hold(now time.Time) bool {
 	return true
 }
 
-// take gives what has settled.
-func (s *settler) take() Batch {
-	b := Batch{Paths: sorted(s.paths), Passive: sorted(s.passive), Rescan: s.rescan, First: s.first}
-	s.clear()
-	return b
+// batch is what has settled.
+func (s *settler) batch() Batch {
+	return Batch{Paths: sorted(s.paths), Passive: sorted(s.passive), Rescan: s.rescan, First: s.first}
 }
 
 func later(a, b time.Time) time.Time {

@@ -32,6 +32,10 @@ func TestSettle(t *testing.T) {
 	if got := due(s, false); got != 1000 {
 		t.Errorf("due at %d, want the ceiling", got)
 	}
+	s.again(at(900))
+	if got := due(s, false); got != 1030 {
+		t.Errorf("due at %d, want quiet again", got)
+	}
 	if !s.hold(at(1200)) {
 		t.Error("a lock holds")
 	}
@@ -41,7 +45,8 @@ func TestSettle(t *testing.T) {
 	if s.hold(at(980).Add(stale + 1)) {
 		t.Error("a stale lock holds")
 	}
-	b := s.take()
+	b := s.batch()
+	s.clear()
 	if !slices.Equal(b.Paths, []string{"a", "b"}) || !slices.Equal(b.Passive, []string{"passive"}) || b.Rescan || !b.First.Equal(start) {
 		t.Errorf("%+v", b)
 	}
@@ -49,12 +54,10 @@ func TestSettle(t *testing.T) {
 		t.Error("still pending")
 	}
 	s.lost(at(0))
-	if !s.pending() || !s.take().Rescan {
+	if !s.pending() || !s.batch().Rescan {
 		t.Error("lost changes are pending")
 	}
-	for i := range most + 1 {
-		s.note(string(rune(i))+"x", false, at(0))
-	}
+	s.clear()
 	for i := 0; !s.rescan; i++ {
 		s.note(time.Duration(i).String(), false, at(0))
 	}

@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -28,6 +29,7 @@ func backends(t *testing.T, test func(t *testing.T, opt Options)) {
 type lexical struct{}
 
 func (f lexical) Descend(dir string) bool { return !slices.Contains(strings.Split(dir, "/"), "skip") }
+
 func (f lexical) Match(path string) bool {
 	return f.Descend(path) && !strings.HasSuffix(path, ".log")
 }
@@ -399,7 +401,7 @@ func TestClose(t *testing.T) {
 		s.write("src/file", "1")
 		s.w.Close()
 		s.w.Close()
-		if _, err := s.w.Set(Set{}); err != ErrClosed {
+		if _, err := s.w.Set(Set{}); !errors.Is(err, ErrClosed) {
 			t.Errorf("Set: %v", err)
 		}
 	})
