@@ -48,6 +48,7 @@ type Key struct {
 // many steps may share, for as long as one run lasts.
 type keyer struct {
 	hasher *source.Hasher
+	memory *source.Memory // of earlier runs; may be nil
 
 	mu    sync.Mutex
 	files map[string]*fileDigest
@@ -200,9 +201,12 @@ func taken(step *planner.Step) (all []selection, partial []bool) {
 	return all, partial
 }
 
+// id tells selections apart.
+func (s selection) id() string { return fmt.Sprintf("%#v %#v", s.tree, s.sel) }
+
 // hash digests a selection, once per run.
 func (k *keyer) hash(ctx context.Context, s selection) (digest.Digest, error) {
-	id := fmt.Sprintf("%#v %#v", s.tree, s.sel)
+	id := s.id()
 	k.mu.Lock()
 	f, ok := k.files[id]
 	if !ok {
@@ -210,7 +214,7 @@ func (k *keyer) hash(ctx context.Context, s selection) (digest.Digest, error) {
 		k.files[id] = f
 	}
 	k.mu.Unlock()
-	f.once.Do(func() { f.digest, f.err = k.hasher.Hash(ctx, s.tree, s.sel) })
+	f.once.Do(func() { f.digest, f.err = k.memory.Hash(ctx, k.hasher, s.tree, s.sel) })
 	return f.digest, f.err
 }
 

@@ -34,6 +34,8 @@ type Options struct {
 	History *History
 	// Hasher digests build contexts; nil is one that remembers nothing.
 	Hasher *source.Hasher
+	// Memory has digests of earlier runs that still hold; nil has none.
+	Memory *source.Memory
 	// Jobs is how many steps run at once; 0 means one per core.
 	Jobs int
 	// KeepGoing goes on with what does not depend on a failed step.
@@ -104,6 +106,7 @@ func Run(ctx context.Context, plan *planner.Plan, opt Options) (*Result, error) 
 		opt.Secret = func(config.Secret) ([]byte, error) { return nil, fs.ErrNotExist }
 	}
 	r := &run{opt: opt, plan: plan, keyer: newKeyer(opt.Hasher), nodes: make(map[*planner.Step]*node, len(plan.Steps))}
+	r.keyer.memory = opt.Memory
 	start := opt.Now()
 	result := &Result{BuildID: newBuildID()}
 	opt.Sink.Emit(event.BuildStarted{ID: result.BuildID, Plan: plan, Time: start})

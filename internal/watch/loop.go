@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"os"
@@ -48,8 +49,17 @@ type directory struct {
 // anchor is one file or tree of the Set.
 type anchor struct {
 	path  string // as it was given
-	tree  *Tree  // nil for a file
+	tree  *Tree  // nil for a single path
+	point bool   // a link at the end is not followed
 	where whereabouts
+}
+
+// locate finds out where the anchor is.
+func (a *anchor) locate() whereabouts {
+	if a.point {
+		return locatePoint(a.path)
+	}
+	return locate(a.path)
 }
 
 const renameWindow = 64
@@ -186,6 +196,10 @@ func (l *loop) replace(set Set) {
 	for _, f := range set.Files {
 		l.anchors = append(l.anchors, &anchor{path: filepath.Clean(f)})
 	}
+	for _, p := range set.Points {
+		l.anchors = append(l.anchors, &anchor{path: filepath.Clean(p), point: true})
+	}
+	l.settler.quiet, l.settler.ceiling = cmp.Or(set.Quiet, l.opt.Quiet), cmp.Or(set.Ceiling, l.opt.Ceiling)
 	for i := range set.Trees {
 		l.anchors = append(l.anchors, &anchor{path: filepath.Clean(set.Trees[i].Root), tree: &set.Trees[i]})
 	}
@@ -224,7 +238,7 @@ func (l *loop) anchor(a *anchor) {
 	polling := l.polling
 	l.byRoot[a.where.real] = without(l.byRoot[a.where.real], a)
 	for range 10 {
-		a.where = locate(a.path)
+		a.where = a.locate()
 		before := len(l.dirs)
 		for _, p := range append(a.where.pivots, ancestors(a.where.real, l.set.Top)...) {
 			if !slices.Contains(l.byPivot[p], a) {
@@ -233,7 +247,7 @@ func (l *loop) anchor(a *anchor) {
 			l.watch(filepath.Dir(p))
 		}
 		// What moved before the registration was not told.
-		if len(l.dirs) == before || a.where.same(locate(a.path)) {
+		if len(l.dirs) == before || a.where.same(a.locate()) {
 			break
 		}
 	}
@@ -324,7 +338,7 @@ func (l *loop) walk(dir string, tell bool) bool {
 func (l *loop) count() int {
 	seen := make(map[string]bool)
 	for _, a := range l.anchors {
-		for _, p := range locate(a.path).pivots {
+		for _, p := range a.locate().pivots {
 			seen[filepath.Dir(p)] = true
 		}
 		if a.tree == nil {
@@ -432,7 +446,7 @@ func (l *loop) moved(e fsnotify.Event, info fs.FileInfo, err error) {
 			if own {
 				l.note(a.path)
 			}
-		case own && a.tree == nil && err == nil && info.Mode().IsRegular():
+		case own && a.tree == nil && err == nil && (a.point || info.Mode().IsRegular()):
 			l.note(a.path) // saved by a rename; it is where it was
 		default:
 			l.note(a.path)

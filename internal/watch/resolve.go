@@ -73,6 +73,22 @@ func locate(path string) whereabouts {
 	return w
 }
 
+// locatePoint follows all links of a path but one at its end.
+func locatePoint(path string) whereabouts {
+	path = filepath.Clean(path)
+	dir, base := filepath.Split(path)
+	w := locate(dir)
+	if !w.exists || base == "" {
+		w.real = filepath.Join(w.real, base)
+		return w
+	}
+	w.real = filepath.Join(w.real, base)
+	_, err := os.Lstat(w.real)
+	w.exists = err == nil
+	w.pivots = append(w.pivots, w.real)
+	return w
+}
+
 func components(path string) []string {
 	return strings.Split(filepath.ToSlash(path), "/")
 }

@@ -41,8 +41,13 @@ type Set struct {
 	Top string
 	// Files are single paths, existing or not; links are followed. Absolute.
 	Files []string
+	// Points are single paths, existing or not, of which a link at the end counts
+	// itself. Absolute.
+	Points []string
 	// Trees are directories of which parts are watched.
 	Trees []Tree
+	// Quiet and Ceiling replace those of the Options if they are above zero.
+	Quiet, Ceiling time.Duration
 	// Passive reports that a change to a path is not to make a batch by itself. It
 	// comes with the next one. Nil means that there are no such paths.
 	Passive func(path string) bool
