@@ -118,7 +118,8 @@ func (t Tree) Footprint(sel Selection) (Footprint, error) {
 		if !exists {
 			return f, nil
 		}
-		return f, f.add(t, p, real, sel)
+		err := f.add(t, p, real, sel)
+		return f, err
 	}
 	f.Trees = append(f.Trees, &Subtree{Root: real, pattern: names[fixed:]})
 	if !exists {
