@@ -92,9 +92,14 @@ golden: ## Rewrite the golden files of the tests
 oracle: ## Compare what zbuild makes of bake's files with what bake does
 	cd test && go test -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./bake
 
+.PHONY: conformance
+conformance: test-deps build ## Build the Dockerfiles of test/conformance with zbuild and with buildkitd, and compare (needs root)
+	$(MAKE) -C test tools
+	cd test && go test -count=1 -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./buildkitd ./conformance
+
 .PHONY: clean
 clean: ## Remove what was built
-	rm -rf bin examples/quickstart/rootfs examples/monorepo/toolchain/rootfs
+	rm -rf bin test/bin examples/quickstart/rootfs examples/monorepo/toolchain/rootfs
 
 .PHONY: help
 help: ## List the targets

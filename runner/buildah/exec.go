@@ -76,6 +76,9 @@ func (e *Engine) doExec(ctx context.Context, op *pb.ExecOp, job runner.Job) (out
 			if s, err = l.freeze(); err != nil {
 				return nil, err
 			}
+			if err := e.forgetTouched(s); err != nil {
+				return nil, err
+			}
 		}
 		out = append(out, s)
 	}
@@ -108,6 +111,9 @@ func (x *execJob) run(ctx context.Context, root string) error {
 	}
 	clean := executor.MountStubsCleaner(context.WithoutCancel(ctx), root, stubs, x.op.Meta.RemoveMountStubsRecursive)
 	defer clean()
+	if err := makeCwd(x.spec.Process, root); err != nil {
+		return err
+	}
 	err := x.contain(ctx)
 	var exit *runner.ExitError
 	if errors.As(err, &exit) {

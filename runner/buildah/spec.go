@@ -81,14 +81,17 @@ func baseSpec(rootless bool, net network) *specs.Spec {
 	return spec
 }
 
-// capabilities are those of containers.conf, as root has them.
+// capabilities are those that Docker and BuildKit give root: Dockerfiles have
+// come to expect more (CAP_MKNOD, CAP_NET_RAW, CAP_AUDIT_WRITE) than podman's
+// containers have by default. What somebody has put into containers.conf holds.
 func capabilities(add []string) *specs.LinuxCapabilities {
 	caps := []string{
-		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_NET_BIND_SERVICE",
-		"CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
+		"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
+		"CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
 	}
 	if conf, err := config.Default(); err == nil {
-		if configured, err := conf.Capabilities("", nil, nil); err == nil && len(configured) > 0 {
+		configured, err := conf.Capabilities("", nil, nil)
+		if err == nil && len(configured) > 0 && !slices.Equal(configured, config.DefaultCapabilities) {
 			caps = configured
 		}
 	}
@@ -126,6 +129,10 @@ func setProcess(spec *specs.Spec, meta *pb.Meta, root string) error {
 	}
 	p := spec.Process
 	p.User = specs.User{UID: uint32(u.Uid), GID: uint32(u.Gid)}
+	// As initgroups(3) does it, the main group is one of the list.
+	if !slices.Contains(u.Sgids, u.Gid) {
+		p.User.AdditionalGids = append(p.User.AdditionalGids, uint32(u.Gid))
+	}
 	for _, g := range u.Sgids {
 		p.User.AdditionalGids = append(p.User.AdditionalGids, uint32(g))
 	}
@@ -149,9 +156,6 @@ func setProcess(spec *specs.Spec, meta *pb.Meta, root string) error {
 	spec.Hostname = meta.Hostname
 	if spec.Hostname == "" {
 		spec.Hostname = "buildkitsandbox" // what BuildKit calls it, and Dockerfiles may have come to expect
-	}
-	if spec.Hostname != "" {
-		p.Env = append(p.Env, "HOSTNAME="+spec.Hostname)
 	}
 	for _, ul := range meta.Ulimit {
 		one := units.Ulimit{Name: ul.Name, Soft: ul.Soft, Hard: ul.Hard}

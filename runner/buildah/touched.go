@@ -1,0 +1,162 @@
+//go:build linux
+
+package buildah
+
+// A process that makes a file and removes it again leaves its directory as it was,
+// but for the time of the last change; and so does a runtime that makes a mount
+// point. For BuildKit such a directory has not changed, and is not in the step's
+// layer. Were it otherwise, RUN true would make a layer with /etc.
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	rootfs "github.com/containerd/continuity/fs"
+	"github.com/containerd/continuity/sysx"
+	"github.com/moby/sys/user"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/zbuild/zbuild/runner"
+)
+
+// forgetTouched removes from a snapshot's own directory those that are on the way
+// to no change and differ from what lies below in times only.
+func (e *Engine) forgetTouched(s runner.Snapshot) error {
+	lowers, err := e.lowerDirs(string(s))
+	if err != nil || len(lowers) < 2 {
+		return err // an empty tree below, or a driver that keeps whole trees
+	}
+	upper := lowers[0]
+	empty, err := barren(upper)
+	if err != nil || len(empty) == 0 {
+		return err
+	}
+	layer, err := e.store.Layer(string(s))
+	if err != nil {
+		return err
+	}
+	below, err := e.view(runner.Snapshot(layer.Parent))
+	if err != nil {
+		return err
+	}
+	defer below.close()
+	for _, p := range empty {
+		same, err := sameDirectory(filepath.Join(upper, p), filepath.Join(below.root, p))
+		if err != nil {
+			return err
+		}
+		if !same {
+			continue
+		}
+		// A directory that still has one that did change stays with it.
+		if err := os.Remove(filepath.Join(upper, p)); err != nil && !errors.Is(err, syscall.ENOTEMPTY) {
+			return err
+		}
+	}
+	return nil
+}
+
+// barren lists the directories below a root that have nothing in them but such
+// directories, the innermost first.
+func barren(root string) ([]string, error) {
+	var dirs []string
+	full := map[string]bool{}
+	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel := strings.TrimPrefix(strings.TrimPrefix(p, root), "/")
+		if d.IsDir() {
+			dirs = append(dirs, rel)
+		} else {
+			full[filepath.Dir(rel)] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, d := range slices.Backward(dirs) {
+		switch {
+		case d == "":
+		case full[d]:
+			full[filepath.Dir(d)] = true
+		default:
+			out = append(out, d)
+		}
+	}
+	return out, nil
+}
+
+// sameDirectory reports whether a directory of an overlay's upper layer says
+// nothing that the one below it does not.
+func sameDirectory(upper, lower string) (bool, error) {
+	below, err := os.Lstat(lower)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	above, err := os.Lstat(upper)
+	if err != nil {
+		return false, err
+	}
+	a, ok1 := above.Sys().(*syscall.Stat_t)
+	b, ok2 := below.Sys().(*syscall.Stat_t)
+	if !ok1 || !ok2 || a.Mode != b.Mode || a.Uid != b.Uid || a.Gid != b.Gid {
+		return false, nil
+	}
+	ours, opaque, err := attributes(upper)
+	if err != nil || opaque {
+		return false, err
+	}
+	theirs, _, err := attributes(lower)
+	return maps.Equal(ours, theirs), err
+}
+
+// attributes are a file's extended attributes without the overlay's own, and
+// whether those say that it hides what is below it.
+func attributes(p string) (attrs map[string]string, opaque bool, err error) {
+	names, err := sysx.LListxattr(p)
+	if err != nil {
+		return nil, false, err
+	}
+	attrs = make(map[string]string)
+	for _, n := range names {
+		if strings.Contains(n, ".overlay.") {
+			opaque = opaque || strings.HasSuffix(n, ".overlay.opaque")
+			continue
+		}
+		value, err := sysx.LGetxattr(p, n)
+		if err != nil {
+			return nil, false, err
+		}
+		attrs[n] = string(value)
+	}
+	return attrs, opaque, nil
+}
+
+// makeCwd makes the working directory if an earlier step has removed it. It
+// belongs to the process, which the runtime's own would not.
+func makeCwd(p *specs.Process, root string) error {
+	dir, err := rootfs.RootPath(root, p.Cwd)
+	if err != nil {
+		return fmt.Errorf("the working directory %s: %w", p.Cwd, err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := user.MkdirAllAndChown(dir, 0o755, int(p.User.UID), int(p.User.GID)); err != nil {
+		return fmt.Errorf("making the working directory %s: %w", p.Cwd, hideRoots(err, root))
+	}
+	return nil
+}
