@@ -101,7 +101,7 @@ func (l *loader) collectBake(s *source, all *items) {
 	content, rest, diags := s.file.Body.PartialContent(&hcl.BodySchema{Blocks: bakeBlocks})
 	l.diags = append(l.diags, diags...)
 	l.checkBlockTypes(s, bakeBlocks)
-	attrs, _ := rest.JustAttributes()
+	attrs := l.globals(rest)
 	maps.Copy(all.attrs, attrs)
 	ours := []hcl.AttributeSchema{{Name: pullPolicyName}}
 	for _, name := range attributeNames(ourAttribute) {
@@ -116,6 +116,21 @@ func (l *loader) collectBake(s *source, all *items) {
 	}
 }
 
+// globals are the attributes of what is left of a file. Blocks that are left are
+// reported by checkBlockTypes, and of values that are there twice the last one
+// counts; bake lets both pass, but nothing else.
+func (l *loader) globals(rest hcl.Body) hcl.Attributes {
+	attrs, diags := rest.JustAttributes()
+	for _, d := range diags {
+		if d.Detail != "Blocks are not allowed here." && !alreadySet.MatchString(d.Detail) {
+			l.diags = append(l.diags, d)
+		}
+	}
+	return attrs
+}
+
+var alreadySet = regexp.MustCompile(`^Argument ".*" was already set at `)
+
 func (l *loader) collectOurs(s *source, all *items) {
 	schema := bakeBlocks
 	if _, native := s.file.Body.(*hclsyntax.Body); native { // in JSON the others are attributes
@@ -124,7 +139,7 @@ func (l *loader) collectOurs(s *source, all *items) {
 	content, rest, diags := s.file.Body.PartialContent(&hcl.BodySchema{Blocks: schema})
 	l.diags = append(l.diags, diags...)
 	l.checkBlockTypes(s, schema)
-	attrs, _ := rest.JustAttributes()
+	attrs := l.globals(rest)
 	for _, b := range content.Blocks {
 		l.checkBlock(s, b)
 		switch b.Type {

@@ -192,7 +192,7 @@ func (l *loader) applyOverride(t *wireTarget, o *override) {
 		return
 	}
 	a := attributeNamed(o.key)
-	if a == nil || a.set == nil {
+	if a == nil || len(a.sets) == 0 {
 		l.errorf(&o.at, "Unknown --set key", "There is no key %q to set.%s", o.key, didYouMean(o.key, setKeys()))
 		return
 	}

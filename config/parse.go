@@ -27,7 +27,7 @@ var byteOrderMark = []byte("\xef\xbb\xbf")
 func (l *loader) parse(ctx context.Context, s *source) {
 	s.text = bytes.TrimPrefix(s.text, byteOrderMark)
 	l.project.Sources[s.name] = s.text
-	if at := invalidUTF8(s); at != nil {
+	if at := invalidUTF8(s); at != nil && s.ours {
 		l.errorf(at, "The build file is not UTF-8", "%s has a byte here that is not valid UTF-8. Save it as UTF-8.", s.name)
 		return
 	}

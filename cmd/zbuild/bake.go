@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/alecthomas/kong"
+	"github.com/docker/buildx/util/buildflags"
+
 	"github.com/zbuild/zbuild/internal/render"
 	"github.com/zbuild/zbuild/internal/session"
 	"github.com/zbuild/zbuild/runner"
@@ -19,16 +22,25 @@ type bakeCmd struct {
 
 	Project projectFlags `embed:""`
 
-	Print        bool   `help:"Print the evaluated targets as JSON and build nothing."`
-	Push         bool   `help:"Push to the registries that the tags name, after all targets have succeeded. Short for --set=*.push=true."`
-	Load         bool   `help:"Accepted for bake's sake: images are always in the local store."`
-	Pull         *bool  `help:"Fetch base images even if they are in the local store. Short for --set=*.pull=true."`
-	NoCache      *bool  `help:"Run every step, take nothing from the cache. Short for --set=*.no-cache=true."`
-	Progress     string `placeholder:"MODE" env:"BUILDKIT_PROGRESS" help:"How to show progress: ${modes}. Default: auto."`
-	Jobs         int    `short:"j" placeholder:"N" help:"How many steps may run at once. Default: the number of cores."`
-	KeepGoing    bool   `short:"k" help:"After a failure go on with what does not depend on it. What succeeds is tagged; nothing is pushed."`
-	Explain      bool   `help:"Say of every step that ran why it was not taken from the cache: what changed, against the last run."`
-	MetadataFile string `placeholder:"FILE" help:"Write the digests and names of the images to a JSON file."`
+	Print        bool     `help:"Print the evaluated targets as JSON and build nothing."`
+	Push         bool     `help:"Push to the registries that the tags name, after all targets have succeeded. Short for --set=*.push=true."`
+	Load         bool     `help:"Accepted for bake's sake: images are always in the local store."`
+	Pull         *bool    `help:"Fetch base images even if they are in the local store. Short for --set=*.pull=true."`
+	NoCache      *bool    `help:"Run every step, take nothing from the cache. Short for --set=*.no-cache=true."`
+	Call         string   `placeholder:"METHOD" help:"Instead of building: check (of the Dockerfile, by BuildKit's rules), outline or targets; with ,format=json as JSON."`
+	Check        bool     `help:"Short for --call=check. Findings make the exit code 1."`
+	Provenance   string   `placeholder:"WHAT" help:"Attest how it was built: true, false or parameters such as mode=max. Short for --set=*.attest=type=provenance."`
+	SBOM         string   `name:"sbom" placeholder:"WHAT" help:"Attest what is in it: true, false or parameters. Short for --set=*.attest=type=sbom."`
+	Policy       []string `placeholder:"OPTIONS" sep:"none" help:"How policies are evaluated: disabled, strict, log-level. Repeatable."`
+	Builder      string   `placeholder:"NAME" hidden:""`
+	Progress     string   `placeholder:"MODE" env:"BUILDKIT_PROGRESS" help:"How to show progress: ${modes}. Default: auto."`
+	Jobs         int      `short:"j" placeholder:"N" help:"How many steps may run at once. Default: the number of cores."`
+	KeepGoing    bool     `short:"k" help:"After a failure go on with what does not depend on it. What succeeds is tagged; nothing is pushed."`
+	Explain      bool     `help:"Say of every step that ran why it was not taken from the cache: what changed, against the last run."`
+	MetadataFile string   `placeholder:"FILE" help:"Write the digests and names of the images to a JSON file."`
+
+	// order is the order of the flags --set, --push and --load.
+	order []string
 }
 
 // Help is shown by 'zbuild bake --help'.
@@ -50,29 +62,105 @@ func (c *bakeCmd) Validate() error {
 	return nil
 }
 
-// overrides are --set and, after it, what the other flags are short for: a flag
-// wins over --set, as it does for bake.
-func (c *bakeCmd) overrides() []string {
-	all := append([]string(nil), c.Project.Set...)
-	if c.Push {
-		all = append(all, "*.push=true")
+// AfterApply notes in which order --set, --push and --load were given: what they
+// do to outputs depends on it.
+func (c *bakeCmd) AfterApply(parsed *kong.Context) error {
+	for _, p := range parsed.Path {
+		if p.Flag != nil && slices.Contains([]string{"set", "push", "load"}, p.Flag.Name) {
+			c.order = append(c.order, p.Flag.Name)
+		}
 	}
-	if c.Load {
-		all = append(all, "*.load=true")
+	return nil
+}
+
+// overrides are --set and what other flags are short for. Of the flags, those
+// that are about outputs apply in the order in which they were given; the others
+// win over --set, as they do for bake.
+func (c *bakeCmd) overrides() ([]string, error) {
+	var all []string
+	set := c.Project.Set
+	for _, flag := range c.order {
+		switch {
+		case flag == "set" && len(set) > 0:
+			all, set = append(all, set[0]), set[1:]
+		case flag == "push" && c.Push:
+			all = append(all, "*.push=true")
+		case flag == "load" && c.Load:
+			all = append(all, "*.load=true")
+		}
 	}
+	all = append(all, set...)
 	if c.NoCache != nil {
 		all = append(all, fmt.Sprintf("*.no-cache=%t", *c.NoCache))
 	}
 	if c.Pull != nil {
 		all = append(all, fmt.Sprintf("*.pull=%t", *c.Pull))
 	}
-	return all
+	if c.SBOM != "" {
+		all = append(all, "*.attest="+buildflags.CanonicalizeAttest("sbom", c.SBOM))
+	}
+	if c.Provenance != "" {
+		all = append(all, "*.attest="+buildflags.CanonicalizeAttest("provenance", c.Provenance))
+	}
+	policy, err := c.policyOverrides()
+	if err != nil {
+		return nil, err
+	}
+	call, err := c.callFunc()
+	if err != nil {
+		return nil, err
+	}
+	if call != nil {
+		all = append(all, "*.call="+call.Name)
+	}
+	return append(all, policy...), nil
+}
+
+// callFunc is what to do instead of building; nil to build.
+func (c *bakeCmd) callFunc() (*buildflags.CallFunc, error) {
+	method := c.Call
+	if c.Check {
+		method = "check"
+	}
+	call, err := buildflags.ParseCallFunc(method)
+	if err != nil {
+		return nil, fmt.Errorf("--call: %w", err)
+	}
+	return call, nil
+}
+
+// policyOverrides are what --policy is short for. Which policies there are is the
+// build file's to say.
+func (c *bakeCmd) policyOverrides() ([]string, error) {
+	configs, err := buildflags.ParsePolicyConfigs(c.Policy)
+	if err != nil {
+		return nil, fmt.Errorf("--policy: %w", err)
+	}
+	var all []string
+	for i, p := range configs {
+		switch {
+		case len(p.Files) > 0:
+			return nil, errors.New("--policy: filename belongs in the build file")
+		case p.Reset:
+			return nil, errors.New("--policy: reset belongs in the build file")
+		case p.Disabled && (p.Strict != nil || p.LogLevel != nil || len(configs) > 1):
+			return nil, errors.New("--policy: disabled=true stands by itself")
+		case p.Disabled:
+			return []string{"*.policy=disabled=true"}, nil
+		}
+		all = append(all, "*.policy+="+c.Policy[i])
+	}
+	return all, nil
 }
 
 // Run builds, or prints.
 func (c *bakeCmd) Run(a *app) error {
+	overrides, err := c.overrides()
+	if err != nil {
+		return usage(err)
+	}
 	if c.Print {
-		return c.print(a)
+		return c.print(a, overrides)
 	}
 	mode := render.Mode(cmp.Or(c.Progress, string(render.ModeAuto)))
 	if a.logs.debug && mode == render.ModeAuto {
@@ -82,7 +170,7 @@ func (c *bakeCmd) Run(a *app) error {
 	if err != nil {
 		return usage(err)
 	}
-	opt, err := a.session(c.Project, c.Targets, c.overrides(), progress)
+	opt, err := a.session(c.Project, c.Targets, overrides, progress)
 	if err != nil {
 		return err
 	}
@@ -104,8 +192,8 @@ func (c *bakeCmd) Run(a *app) error {
 }
 
 // print prints the evaluated targets.
-func (c *bakeCmd) print(a *app) error {
-	opt, err := a.session(c.Project, c.Targets, c.overrides(), nil)
+func (c *bakeCmd) print(a *app, overrides []string) error {
+	opt, err := a.session(c.Project, c.Targets, overrides, nil)
 	if err != nil {
 		return err
 	}

@@ -79,6 +79,9 @@ type projectFlags struct {
 func (p projectFlags) vars() (map[string]string, error) {
 	vars := make(map[string]string, len(p.Var))
 	for _, v := range p.Var {
+		if v == "" { // of an empty variable of a script
+			continue
+		}
 		name, value, ok := strings.Cut(v, "=")
 		if !ok || name == "" {
 			return nil, fmt.Errorf("--var %s: want NAME=VALUE", v)

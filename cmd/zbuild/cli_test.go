@@ -105,7 +105,7 @@ func TestFlags(t *testing.T) {
 		"-f", "a.hcl", "-f", "b,c.hcl", "--file=-",
 		"--set", "*.tags=a,b", "--set", "api.args.V=1",
 		"--var", "A=x=y", "--var", "B=", "--var", "A=z",
-		"--allow", "fs.read=..", "-j", "3", "-k", "--no-cache", "--pull=false", "--load", "--push",
+		"--allow", "fs.read=..", "-j", "3", "-k", "--no-cache", "--pull=false", "--load", "--set", "web.output=type=tar", "--push", "--sbom=true", "--provenance", "mode=max", "--policy", "strict=true",
 		"--metadata-file", "m.json", "--progress", "plain", "api",
 		"--root", "r", "--runroot", "rr", "--storage-driver", "vfs", "--storage-opt", "a=b",
 		"--runtime", "runc", "--isolation", "chroot", "--authfile", "auth.json", "-D",
@@ -126,8 +126,12 @@ func TestFlags(t *testing.T) {
 	if want := []string{"a.hcl", "b,c.hcl", "-"}; !cmp.Equal(b.Project.Files, want) {
 		t.Errorf("files %q", b.Project.Files)
 	}
-	if want := []string{"*.tags=a,b", "api.args.V=1", "*.push=true", "*.load=true", "*.no-cache=true", "*.pull=false"}; !cmp.Equal(b.overrides(), want) {
-		t.Errorf("overrides %q", b.overrides())
+	overrides, err := b.overrides()
+	if want := []string{
+		"*.tags=a,b", "api.args.V=1", "*.load=true", "web.output=type=tar", "*.push=true", "*.no-cache=true", "*.pull=false",
+		"*.attest=type=sbom,disabled=false", "*.attest=type=provenance,mode=max", "*.policy+=strict=true",
+	}; err != nil || !cmp.Equal(overrides, want) {
+		t.Errorf("overrides %q, %v", overrides, err)
 	}
 	vars, err := b.Project.vars()
 	if want := map[string]string{"A": "z", "B": ""}; err != nil || !cmp.Equal(vars, want) {
@@ -143,8 +147,8 @@ func TestNoOverrides(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o := got.Bake.overrides(); len(o) > 0 {
-		t.Errorf("overrides %q without a flag", o)
+	if o, err := got.Bake.overrides(); err != nil || len(o) > 0 {
+		t.Errorf("overrides %q, %v without a flag", o, err)
 	}
 }
 
