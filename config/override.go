@@ -273,7 +273,10 @@ func loaded(outputs buildflags.Exports) buildflags.Exports {
 
 // allowance is what --allow allows.
 type allowance struct {
-	networkHost, localDelete bool
+	networkHost, insecure, ssh, localDelete bool
+	// anyDevice is set for all devices; devices are the names of some.
+	anyDevice bool
+	devices   []string
 	// anyRead and anyWrite are set for *; read and write are paths without
 	// symbolic links.
 	anyRead, anyWrite bool
@@ -295,6 +298,15 @@ func (l *loader) parseAllow() {
 			l.allow.networkHost = true
 		case key == "buildx.local.delete":
 			l.allow.localDelete = true
+		case key == entitlementInsecure:
+			l.allow.insecure = true
+		case key == "ssh":
+			l.allow.ssh = true
+		case key == entitlementDevice && value == "":
+			l.allow.anyDevice = true
+		case key == entitlementDevice:
+			name, _, _ := strings.Cut(value, ",")
+			l.allow.devices = append(l.allow.devices, name)
 		case key == "fs" || key == "fs.read" || key == "fs.write":
 			l.allowPath(key, value)
 		}

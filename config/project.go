@@ -68,8 +68,15 @@ type Target struct {
 	NoCacheFilter []string
 	Outputs       []Output
 	// Network is "default", "none", "host" or empty.
-	Network    string
-	Secrets    map[string]Secret // by id
+	Network string
+	Secrets map[string]Secret // by id
+	SSH     map[string]SSH    `json:",omitempty"` // by id
+	// Entitlements are the rights that steps may ask for, all of them allowed:
+	// "network.host", "security.insecure", "device" or "device=NAME".
+	Entitlements []string `json:",omitempty"`
+	// Resources are limits on what a step may use, by the names that bake has for
+	// them. Sizes are in bytes; -1 is no limit of swap.
+	Resources  map[string]string `json:",omitempty"`
 	ShmSize    string
 	Ulimits    []string          // name=soft:hard
 	ExtraHosts map[string]string // host name to address
@@ -155,6 +162,14 @@ type Secret struct {
 	ID   string
 	Env  string // name of an environment variable; empty if Path is set
 	Path string // absolute path of a file
+}
+
+// SSH says which SSH agent or keys a step may use.
+type SSH struct {
+	ID string
+	// Paths are the absolute paths of one agent's socket, or of private keys.
+	// None means the agent of whoever starts the build (SSH_AUTH_SOCK).
+	Paths []string
 }
 
 // CacheMount is a cache mount that every RUN of a target gets, unless it mounts

@@ -311,6 +311,8 @@ func normalize(t *wireTarget) {
 
 const (
 	entitlementNetworkHost = "network.host"
+	entitlementInsecure    = "security.insecure"
+	entitlementDevice      = "device"
 	targetPrefix           = "target:"
 )
 

@@ -136,8 +136,7 @@ var attributes = []attribute{
 		ops: secrets(),
 	},
 	{
-		name: "ssh", kind: "list of agents or keys", rule: mergeElement, sets: []string{"ssh"}, multi: true,
-		use: notYet, effect: "no step can use an agent or a key",
+		name: "ssh", kind: "list of agents or keys", rule: mergeElement, sets: []string{"ssh"}, multi: true, use: forBuild,
 		ops: composite[buildflags.SSH](func(t *wireTarget) *buildflags.SSHKeys { return &t.SSH }),
 	},
 	{
@@ -174,7 +173,7 @@ var attributes = []attribute{
 	},
 	{
 		name: "resources", kind: "object", rule: mergeFields, sets: []string{"resource", "resources"}, sub: needsSubkey,
-		use: notYet, effect: "no limit is set", ops: resources(),
+		use: forBuild, ops: resources(),
 	},
 	{
 		name: "call", kind: "string", rule: mergeReplace, sets: []string{"call"},
@@ -182,7 +181,7 @@ var attributes = []attribute{
 	},
 	{
 		name: "entitlements", kind: "list of strings", rule: mergeAppend, sets: []string{"entitlement", "entitlements"}, multi: true,
-		use: notYet, effect: "no step gets more rights",
+		use: forBuild,
 		ops: always(list(func(t *wireTarget) *[]string { return &t.Entitlements })),
 	},
 	{

@@ -93,6 +93,7 @@ func TestExample(t *testing.T) {
 	}
 	_, diags := Load(context.Background(), Request{
 		Dir: "/project", Files: []string{"zbuild.hcl"}, LocalPlatform: "linux/amd64", Targets: []string{"*"},
+		Allow:    []string{"ssh", "security.insecure"},
 		ReadFile: onlyProject(text),
 	})
 	if diags.HasErrors() {

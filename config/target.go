@@ -64,6 +64,9 @@ func (r *resolver) buildTarget(t *wireTarget) *Target {
 		Outputs:          r.outputs(t),
 		Network:          r.network(t),
 		Secrets:          r.secrets(t),
+		SSH:              r.ssh(t),
+		Entitlements:     r.entitlements(t),
+		Resources:        r.resources(t),
 		ShmSize:          deref(t.ShmSize),
 		Ulimits:          t.Ulimits,
 		ExtraHosts:       plainMap(t.ExtraHosts),
@@ -132,15 +135,10 @@ func (r *resolver) harmless(a *attribute, t *wireTarget) bool {
 		return len(t.CacheFrom) == 0
 	case "cache-to":
 		return len(t.CacheTo) == 0
-	case "ssh":
-		return len(t.SSH) == 0
 	case "call":
 		return *t.Call == "" || *t.Call == "build"
 	case "policy":
 		return len(t.Policy) == 0
-	case "entitlements":
-		// network.host is not ignored.
-		return !slices.ContainsFunc(t.Entitlements, func(e string) bool { return e != entitlementNetworkHost })
 	}
 	return false
 }
@@ -258,8 +256,13 @@ func (r *resolver) networkAllowed() bool {
 	if r.allow.networkHost {
 		return true
 	}
+	return r.setAllows(entitlementNetworkHost)
+}
+
+// setAllows reports whether --set gives an entitlement to some target.
+func (r *resolver) setAllows(entitlement string) bool {
 	for _, o := range slices.Concat(slices.Collect(maps.Values(r.overrides))...) {
-		if o.key == "entitlements" && slices.Contains(o.values, entitlementNetworkHost) {
+		if o.key == "entitlements" && slices.Contains(o.values, entitlement) {
 			return true
 		}
 	}

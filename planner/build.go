@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -24,7 +25,7 @@ func Build(ctx context.Context, project *config.Project, opt Options) (*Plan, hc
 	opt = opt.withDefaults(project)
 	s := &session{
 		ctx: ctx, project: project, opt: opt,
-		files: newFiles(opt), images: newImages(ctx, opt.Images), dockerfiles: make(map[string]*parsed),
+		files: newFiles(opt), images: newImages(ctx, opt.Images), remotes: newRemotes(ctx, opt), dockerfiles: make(map[string]*parsed),
 	}
 	units, diags := s.units()
 	if !diags.HasErrors() {
@@ -125,7 +126,7 @@ func (a *assembler) addStep(v *vertex) {
 	}
 	s := a.byID[string(v.id)]
 	if s == nil {
-		s = &Step{ID: v.id, Op: v.op, Local: v.local, Image: v.image}
+		s = &Step{ID: v.id, Op: v.op, Local: v.local, Image: v.image, File: v.file, Tree: v.tree}
 		for _, in := range v.inputs {
 			s.Inputs = append(s.Inputs, a.edge(in))
 		}
@@ -154,6 +155,21 @@ func (a *assembler) describe(s *Step, u *unit, m *mark) {
 		}
 	}
 	s.NoCache = s.NoCache || m.noCache
+	if s.Limits == nil {
+		s.Limits = m.limits
+	}
+	for _, id := range credentials(s) {
+		a.giveSecret(s, u, id)
+	}
+	for _, id := range sshIDs(s) {
+		ssh, ok := u.cfg.SSH[id]
+		if _, known := s.SSH[id]; ok && !known {
+			if s.SSH == nil {
+				s.SSH = make(map[string]config.SSH)
+			}
+			s.SSH[id] = ssh
+		}
+	}
 	exec := s.Op.GetExec()
 	if exec == nil {
 		return
@@ -162,15 +178,47 @@ func (a *assembler) describe(s *Step, u *unit, m *mark) {
 		s.Retries, s.RetryDelay = n, u.cfg.RetryDelay
 	}
 	for _, id := range secretIDs(exec) {
-		secret, ok := u.cfg.Secrets[id]
-		if _, known := s.Secrets[id]; !ok || known {
-			continue
-		}
-		if s.Secrets == nil {
-			s.Secrets = make(map[string]config.Secret)
-		}
-		s.Secrets[id] = secret
+		a.giveSecret(s, u, id)
 	}
+}
+
+// giveSecret lets a step ask for a secret of a target, if the target has it.
+func (a *assembler) giveSecret(s *Step, u *unit, id string) {
+	secret, ok := u.cfg.Secrets[id]
+	if _, known := s.Secrets[id]; !ok || known {
+		return
+	}
+	if s.Secrets == nil {
+		s.Secrets = make(map[string]config.Secret)
+	}
+	s.Secrets[id] = secret
+}
+
+// credentials are the secrets that fetching a source may need.
+func credentials(s *Step) []string {
+	switch {
+	case s.File != nil:
+		return s.File.SecretIDs()
+	case s.Tree != nil:
+		return s.Tree.SecretIDs()
+	}
+	return nil
+}
+
+// sshIDs are the SSH agents that a step may ask for.
+func sshIDs(s *Step) []string {
+	if s.Tree != nil && s.Tree.SSH != "" {
+		return []string{s.Tree.SSH}
+	}
+	var out []string
+	if exec := s.Op.GetExec(); exec != nil {
+		for _, m := range exec.Mounts {
+			if m.SSHOpt != nil {
+				out = append(out, cmp.Or(m.SSHOpt.ID, "default"))
+			}
+		}
+	}
+	return out
 }
 
 // secretIDs are the secrets that a RUN may ask for.

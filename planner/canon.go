@@ -8,6 +8,8 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/zbuild/zbuild/internal/remote"
 )
 
 // vertex is an operation in its canonical form. It is the same, byte for byte,
@@ -19,6 +21,8 @@ type vertex struct {
 	inputs []edge // parallel to op.Inputs
 	local  *Local
 	image  *BaseImage
+	file   *remote.File
+	tree   *remote.Tree
 }
 
 // edge is an output of a vertex. That of no vertex is the empty tree.
@@ -46,6 +50,7 @@ type mark struct {
 	lines   []lineRange
 	own     bool
 	noCache bool
+	limits  *pb.LinuxResources
 }
 
 // canonicalizer rewrites the LLB of one conversion from its sources upwards, so
@@ -68,6 +73,8 @@ type draft struct {
 	lines  []lineRange
 	local  *Local
 	image  *BaseImage
+	file   *remote.File
+	tree   *remote.Tree
 	name   string // wins over the frontend's
 }
 
@@ -78,6 +85,7 @@ func passes() []func(*canonicalizer, *draft) error {
 		(*canonicalizer).refuse,          // what no engine can do
 		(*canonicalizer).canonicalLocal,  // contexts are directories, not sessions
 		(*canonicalizer).canonicalImage,  // images are digests, not tags
+		(*canonicalizer).canonicalRemote, // downloads are digests, branches are commits
 		(*canonicalizer).materialize,     // nothing is built upon a directory of the host
 		(*canonicalizer).addCacheMounts,  // every RUN has the target's
 		(*canonicalizer).dropConstraints, // what constrains nothing is left out
@@ -113,6 +121,9 @@ func (c *canonicalizer) run(def *pb.Definition) (*graph, error) {
 		ids[i] = string(digest.FromBytes(dt))
 	}
 	c.lines = c.locate(def, ops, ids)
+	if err := c.resolveRemotes(ops, ids); err != nil {
+		return nil, err
+	}
 	g := &graph{marks: c.marks}
 	for i, op := range ops {
 		if op.Op == nil { // the last one only says which output is the result
@@ -191,7 +202,7 @@ func (c *canonicalizer) finish(d *draft) (*vertex, error) {
 	if v, ok := c.known[id]; ok {
 		return v, nil
 	}
-	v := &vertex{id: id, op: d.op, data: data, inputs: d.inputs, local: d.local, image: d.image}
+	v := &vertex{id: id, op: d.op, data: data, inputs: d.inputs, local: d.local, image: d.image, file: d.file, tree: d.tree}
 	c.known[id] = v
 	return v, nil
 }
@@ -210,8 +221,11 @@ func (c *canonicalizer) mark(v *vertex, d *draft, id string, meta *pb.OpMetadata
 			m.name = instruction(meta.Description["llb.customname"])
 		}
 	}
-	if meta != nil && meta.IgnoreCache {
-		m.noCache = true
+	if meta != nil {
+		m.noCache = m.noCache || meta.IgnoreCache
+		if meta.LinuxResources != nil {
+			m.limits = meta.LinuxResources
+		}
 	}
 	if v.local == nil {
 		m.lines = append(m.lines, d.lines...)

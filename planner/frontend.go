@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
+	"github.com/docker/buildx/util/urlutil"
 	"github.com/docker/go-units"
 	"github.com/hashicorp/hcl/v2"
 	"github.com/moby/buildkit/client/llb"
@@ -126,12 +127,18 @@ func (r *run) instructions() int {
 func (r *run) gateway(opts map[string]string) (*gateway, error) {
 	u := r.u
 	g := &gateway{
-		opts: maps.Clone(opts), build: u.opt.Platform, image: r.image,
-		locals: map[string]func(string) ([]byte, error){
-			mainContext:    dirReader(u.files, u.cfg.Context.Value),
-			dockerfileName: u.readBeside,
-		},
+		opts: maps.Clone(opts), build: u.opt.Platform, image: r.image, remote: r.remoteRef, metadata: r.sourceMetadata,
+		locals: map[string]func(string) ([]byte, error){dockerfileName: u.readBeside},
 		inputs: make(map[string]llb.State),
+	}
+	switch {
+	case !u.remoteContext():
+		g.locals[mainContext] = dirReader(u.files, u.cfg.Context.Value)
+	case u.localDockerfile():
+		g.opts["dockerfilekey"] = dockerfileName
+		fallthrough
+	default:
+		g.opts[mainContext] = u.cfg.Context.Value
 	}
 	if !r.implicit {
 		g.opts["platform"] = platforms.FormatAll(r.platform)
@@ -194,6 +201,15 @@ func (u *unit) readBeside(name string) ([]byte, error) {
 		return nil, errNoFile
 	}
 	switch {
+	case urlutil.IsHTTPURL(u.cfg.Dockerfile):
+		if name != u.name {
+			return nil, errNoFile
+		}
+		data, err := u.readURL(u.cfg.Dockerfile)
+		if err == nil {
+			u.src = newSource(u.name, data)
+		}
+		return data, err
 	case name == u.name:
 		data, err := u.files.get(u.cfg.Dockerfile)
 		if err != nil {
@@ -294,6 +310,10 @@ func (u *unit) resourceOpts(opts map[string]string) {
 			u.errorf(t.At("ulimits"), "Invalid limit", "%q: %v. A limit is written as nofile=1024:2048.", l, err)
 		}
 	}
+	for name, value := range t.Resources {
+		// The frontend knows memory-swap as memswap and cpu-shares as cpushares.
+		opts[strings.ReplaceAll(strings.Replace(name, "memory-", "mem-", 1), "-", "")] = value
+	}
 	if len(t.Ulimits) > 0 {
 		opts["ulimit"] = strings.Join(t.Ulimits, ",")
 	}
@@ -309,6 +329,18 @@ func (u *unit) resourceOpts(opts map[string]string) {
 	if len(hosts) > 0 {
 		opts["add-hosts"] = strings.Join(hosts, ",")
 	}
+}
+
+// remoteContext reports whether the main context is a repository, or lies behind a
+// URL.
+func (u *unit) remoteContext() bool {
+	return u.cfg.Context.Kind == config.ContextGit || u.cfg.Context.Kind == config.ContextHTTP
+}
+
+// localDockerfile reports whether the Dockerfile is not part of the main context,
+// which is a remote one.
+func (u *unit) localDockerfile() bool {
+	return u.cfg.DockerfileInline != nil || filepath.IsAbs(u.cfg.Dockerfile) || urlutil.IsHTTPURL(u.cfg.Dockerfile)
 }
 
 // checkContexts sees to it that the build contexts are there and of a kind that
@@ -335,10 +367,6 @@ func (u *unit) checkContext(c config.Context, what string, at *hcl.Range) {
 		case !info.IsDir():
 			u.errorf(at, "Build context is not a directory", "%s is %s, which is a file.", upperFirst(what), u.files.name(c.Value))
 		}
-	case config.ContextGit:
-		u.errorf(at, "A git repository as build context is not available yet", "Clone %s and name the directory.", c.Raw)
-	case config.ContextHTTP:
-		u.errorf(at, "A URL as build context is not available yet", "Download %s and name the directory.", c.Raw)
 	case config.ContextOCILayout:
 		u.errorf(at, "An OCI layout as build context is not available yet",
 			"Copy %s to a registry or store, with skopeo for example, and use docker-image://.", c.Raw)

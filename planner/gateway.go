@@ -38,6 +38,9 @@ type gateway struct {
 	locals map[string]func(name string) ([]byte, error) // readers of local sources
 	inputs map[string]llb.State
 	image  func(ctx context.Context, ref string, platform ocispecs.Platform) (*BaseImage, error)
+	// remote looks into a remote source; metadata tells what it stands for now.
+	remote   func(ops []*pb.Op) (client.Reference, error)
+	metadata func(src *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error)
 }
 
 var _ client.Client = (*gateway)(nil)
@@ -67,17 +70,19 @@ func llbCaps() apicaps.CapSet {
 	return pb.Caps.CapSet(caps)
 }
 
-// Solve is how the frontend gets at the files of a local source. It solves
+// Solve is how the frontend gets at the files of a build context. It solves
 // nothing else.
 func (g *gateway) Solve(_ context.Context, req client.SolveRequest) (*client.Result, error) {
 	if req.Definition == nil || req.Frontend != "" {
 		return nil, errors.New("the frontend asks for another frontend")
 	}
+	var ops []*pb.Op
 	for _, dt := range req.Definition.Def {
-		var op pb.Op
+		op := new(pb.Op)
 		if err := op.UnmarshalVT(dt); err != nil {
 			return nil, err
 		}
+		ops = append(ops, op)
 		src := op.GetSource()
 		if src == nil {
 			continue
@@ -88,7 +93,13 @@ func (g *gateway) Solve(_ context.Context, req client.SolveRequest) (*client.Res
 			return res, nil
 		}
 	}
-	return nil, &unsupportedError{feature: "Planning from a remote build context"}
+	ref, err := g.remote(ops)
+	if err != nil {
+		return nil, err
+	}
+	res := client.NewResult()
+	res.SetRef(ref)
+	return res, nil
 }
 
 // Inputs are the results of the targets that this one is linked to.
@@ -111,9 +122,9 @@ func (g *gateway) ResolveImageConfig(ctx context.Context, ref string, opt source
 	return pinned(img), img.Digest, img.Config, nil
 }
 
-// ResolveSourceMetadata would look at a git repository or a URL.
-func (g *gateway) ResolveSourceMetadata(context.Context, *pb.SourceOp, sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
-	return nil, &unsupportedError{feature: "Looking up the metadata of a remote source"}
+// ResolveSourceMetadata looks at a git repository or a URL.
+func (g *gateway) ResolveSourceMetadata(_ context.Context, src *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
+	return g.metadata(src, opt)
 }
 
 // NewContainer refuses: planning runs nothing.

@@ -11,6 +11,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/zbuild/zbuild/config"
+	"github.com/zbuild/zbuild/internal/remote"
 )
 
 // Options is everything that a plan depends on besides the project.
@@ -33,6 +34,16 @@ type Options struct {
 	ReadFile func(path string) ([]byte, error)
 	// Stat looks at build contexts; nil means os.Stat.
 	Stat func(path string) (fs.FileInfo, error)
+	// Remotes gives what fetches from URLs and git repositories, when first
+	// something asks for it. Without it, a project that needs them cannot be
+	// planned.
+	Remotes func(context.Context) (*remote.Fetcher, error)
+	// Secret reads the value of a secret, for servers that ask for one; nil has
+	// none.
+	Secret func(config.Secret) ([]byte, error)
+	// Agent opens an SSH agent that listens on a socket until done is called; nil
+	// has none.
+	Agent func(ctx context.Context, s config.SSH) (socket string, done func(), err error)
 }
 
 func (o Options) withDefaults(project *config.Project) Options {
@@ -109,7 +120,7 @@ const (
 	// CauseProject is a mistake in a build file or a Dockerfile. It is what a
 	// diagnostic without a cause is about.
 	CauseProject Cause = ""
-	// CauseImage is a base image that could not be had.
+	// CauseImage is a base image, or another remote source, that could not be had.
 	CauseImage Cause = "image"
 	// CauseCanceled says that planning was interrupted.
 	CauseCanceled Cause = "canceled"

@@ -41,31 +41,43 @@ func (c *canonicalizer) refuse(d *draft) error {
 func (c *canonicalizer) refuseSource(id string, d *draft) error {
 	scheme, _, _ := strings.Cut(id, "://")
 	switch scheme + "://" {
-	case localScheme, imageScheme:
+	case localScheme, imageScheme, gitScheme, httpScheme, httpsScheme:
 		return nil
-	case "git://":
-		return c.unsupported(d, "ADD from a git repository", "Clone it into the build context, or make the clone a context of the target, and use COPY.")
-	case "http://", "https://":
-		return c.unsupported(d, "ADD from a URL", "Download the file into the build context and use COPY, or fetch it in a RUN.")
 	}
 	return c.unsupported(d, fmt.Sprintf("A source of type %q", scheme), "")
 }
 
 func (c *canonicalizer) refuseExec(exec *pb.ExecOp, d *draft) error {
 	switch {
-	case exec.Security != pb.SecurityMode_SANDBOX:
-		return c.unsupported(d, "RUN --security=insecure", "")
-	case len(exec.CdiDevices) > 0:
-		return c.unsupported(d, "RUN --device", "")
+	case exec.Security != pb.SecurityMode_SANDBOX && !c.entitled("security.insecure"):
+		return c.forbidden(d, "RUN --security=insecure", "security.insecure")
+	case exec.Network == pb.NetMode_HOST && !c.entitled("network.host"):
+		return c.forbidden(d, "RUN --network=host", "network.host")
 	case exec.Meta.CgroupParent != "":
 		return c.unsupported(d, "A cgroup parent", "")
 	}
-	for _, m := range exec.Mounts {
-		if m.MountType == pb.MountType_SSH {
-			return c.unsupported(d, "RUN --mount=type=ssh", "Hand a deploy key over as a secret: --mount=type=secret.")
+	for _, dev := range exec.CdiDevices {
+		if !c.entitled("device") && !c.entitled("device="+dev.Name) {
+			return c.forbidden(d, "RUN --device="+dev.Name, "device="+dev.Name)
 		}
 	}
 	return nil
+}
+
+// entitled reports whether the target has a right.
+func (c *canonicalizer) entitled(to string) bool {
+	return slices.ContainsFunc(c.r.u.cfg.Entitlements, func(e string) bool {
+		e, _, _ = strings.Cut(e, ",") // device=NAME,alias=...
+		return e == to
+	})
+}
+
+func (c *canonicalizer) forbidden(d *draft, what, entitlement string) error {
+	err := &forbiddenError{what: what, entitlement: entitlement}
+	if len(d.lines) > 0 {
+		err.at = c.r.u.src.lines(d.lines[0].first, d.lines[0].last)
+	}
+	return err
 }
 
 func (c *canonicalizer) unsupported(d *draft, feature, advice string) error {
@@ -300,7 +312,7 @@ func (c *canonicalizer) dropConstraints(d *draft) error {
 		return nil
 	}
 	_, isFile := d.op.Op.(*pb.Op_File)
-	if d.local != nil || isFile && d.op.Platform.OS != "windows" {
+	if d.local != nil || d.file != nil || d.tree != nil || isFile && d.op.Platform.OS != "windows" {
 		d.op.Platform = nil
 		return nil
 	}
@@ -382,7 +394,7 @@ func (c *canonicalizer) locate(def *pb.Definition, ops []*pb.Op, ids []string) m
 func (c *canonicalizer) ownLines(src *pb.Source, locations []*pb.Location) []lineRange {
 	var out []lineRange
 	for _, l := range locations {
-		if int(l.SourceIndex) >= len(src.Infos) || src.Infos[l.SourceIndex].Filename != c.r.u.name {
+		if int(l.SourceIndex) >= len(src.Infos) || src.Infos[l.SourceIndex].Filename != c.r.u.entry {
 			continue
 		}
 		var lines lineRange

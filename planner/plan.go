@@ -11,6 +11,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/zbuild/zbuild/config"
+	"github.com/zbuild/zbuild/internal/remote"
 )
 
 // Plan is everything that a project asks for, as one graph. It is complete,
@@ -77,6 +78,16 @@ type Step struct {
 	Image *BaseImage
 	// Local is set for a step that stands for a directory of this host.
 	Local *Local
+	// File is set for a step that stands for a file behind a URL, Tree for one
+	// that stands for a commit of a git repository. Both are resolved. They may
+	// have credentials in their address: they are for the engine, not for showing.
+	File *remote.File
+	Tree *remote.Tree
+	// Limits are what the step's process may use; nil sets none. They do not change
+	// what the step is.
+	Limits *pb.LinuxResources
+	// SSH says which SSH agents or keys the step may ask for, by id.
+	SSH map[string]config.SSH
 }
 
 // Input is one edge of the graph: output Index of Step.

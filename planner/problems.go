@@ -52,6 +52,14 @@ type unsupportedError struct {
 	at      *hcl.Range // nil if nobody knows
 }
 
+// forbiddenError is a step that asks for a right that its target does not have.
+type forbiddenError struct {
+	what, entitlement string
+	at                *hcl.Range
+}
+
+func (e *forbiddenError) Error() string { return e.what + " is not allowed" }
+
 func (e *unsupportedError) Error() string { return e.feature + " is not available yet" }
 
 // report notes a diagnostic. It may be called from several goroutines.
@@ -92,8 +100,18 @@ func (r *run) reportError(err error) {
 		unsupported  *unsupportedError
 	)
 	isMissing := r.reportMissing(err)
+	var many remoteErrors
+	var one *remoteError
+	var forbidden *forbiddenError
 	switch {
+	case errors.As(err, &forbidden):
+		u.errorf(forbidden.at, forbidden.Error(), "The target %s needs entitlements = [%q], and the build --allow %s.",
+			u.cfg.Name, forbidden.entitlement, forbidden.entitlement)
 	case isMissing:
+	case errors.As(err, &many):
+		u.reportRemotes(many)
+	case errors.As(err, &one):
+		u.reportRemotes([]*remoteError{one})
 	case errors.As(err, &noDockerfile):
 		u.reportDockerfile(noDockerfile.err)
 	case errors.As(err, &tooLong):

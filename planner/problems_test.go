@@ -87,28 +87,25 @@ func TestProblems(t *testing.T) {
 			withContext("l", config.Context{Kind: config.ContextOCILayout, Value: "oci-layout://x", Raw: "oci-layout://x"})(t)
 		},
 		dockerfile: simple,
-		want: "zbuild.hcl:11:1-11:2 error: A git repository as build context is not available yet: Clone https://x.test/y.git and name the directory.\n" +
-			"zbuild.hcl:12:1-12:2 error: An OCI layout as build context is not available yet: Copy oci-layout://x to a registry or store, with skopeo for example, and use docker-image://.\n",
+		want:       "zbuild.hcl:12:1-12:2 error: An OCI layout as build context is not available yet: Copy oci-layout://x to a registry or store, with skopeo for example, and use docker-image://.\n",
 	}, {
 		name:       "ADD from a URL",
 		dockerfile: "FROM alpine:3\nADD https://x.test/a.tar \\\n /\n",
-		want:       "Dockerfile:2:1-3:3 error: ADD from a URL is not available yet: Download the file into the build context and use COPY, or fetch it in a RUN.\n",
+		want:       "Dockerfile:2:1-3:3 error(image): Cannot fetch a remote source: https://x.test/a.tar: nothing can be fetched here.\n",
 	}, {
 		name:       "ADD from git",
 		dockerfile: "FROM alpine:3\nADD https://x.test/a.git /\n",
-		want:       "Dockerfile:2:1-2:27 error: ADD from a git repository is not available yet: Clone it into the build context, or make the clone a context of the target, and use COPY.\n",
-	}, {
-		name:       "ssh",
-		dockerfile: "FROM alpine:3\nRUN --mount=type=ssh true\n",
-		want:       "Dockerfile:2:1-2:26 error: RUN --mount=type=ssh is not available yet: Hand a deploy key over as a secret: --mount=type=secret.\n",
+		want:       "Dockerfile:2:1-2:27 error(image): Cannot fetch a remote source: https://x.test/a.git: nothing can be fetched here.\n",
 	}, {
 		name:       "insecure",
 		dockerfile: "FROM alpine:3\nRUN --security=insecure true\n",
-		want:       "Dockerfile:2:1-2:29 error: RUN --security=insecure is not available yet: A later release will have it.\n",
+		want: "Dockerfile:2:1-2:29 error: RUN --security=insecure is not allowed: The target app needs entitlements = [\"security.insecure\"], and the build --allow security.insecure.\n" +
+			"Dockerfile:2:1-2:29 error: RUN --security=insecure is not allowed: The target other needs entitlements = [\"security.insecure\"], and the build --allow security.insecure.\n",
 	}, {
 		name:       "device",
 		dockerfile: "FROM alpine:3\nRUN --device=vendor.test/gpu=0 true\n",
-		want:       "Dockerfile:2:1-2:36 error: RUN --device is not available yet: A later release will have it.\n",
+		want: "Dockerfile:2:1-2:36 error: RUN --device=vendor.test/gpu=0 is not allowed: The target app needs entitlements = [\"device=vendor.test/gpu=0\"], and the build --allow device=vendor.test/gpu=0.\n" +
+			"Dockerfile:2:1-2:36 error: RUN --device=vendor.test/gpu=0 is not allowed: The target other needs entitlements = [\"device=vendor.test/gpu=0\"], and the build --allow device=vendor.test/gpu=0.\n",
 	}, {
 		name:       "syntax",
 		dockerfile: "# syntax=example.test/my/frontend:1\n" + simple,

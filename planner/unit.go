@@ -13,6 +13,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/zbuild/zbuild/config"
+	"github.com/zbuild/zbuild/internal/remote"
 )
 
 // session is the state of one Build.
@@ -22,6 +23,7 @@ type session struct {
 	opt     Options
 	files   *files
 	images  *images
+	remotes *remotes
 
 	mu          sync.Mutex
 	dockerfiles map[string]*parsed // by name
@@ -57,8 +59,11 @@ type unit struct {
 	after []*unit // all targets that must have been planned before, by name
 	done  chan struct{}
 
-	name string  // what locations call the Dockerfile
-	src  *source // the Dockerfile; nil until it has been read
+	name string // what locations call the Dockerfile
+	// entry is what the frontend calls it: the same, unless the context is nothing
+	// but a Dockerfile behind a URL.
+	entry string
+	src   *source // the Dockerfile; nil until it has been read
 	// runs has one element per platform.
 	runs   []*run
 	failed bool
@@ -104,9 +109,15 @@ func (s *session) units() ([]*unit, hcl.Diagnostics) {
 	for _, name := range slices.Sorted(maps.Keys(s.project.Targets)) {
 		u := &unit{session: s, cfg: s.project.Targets[name], links: make(map[string]*unit), done: make(chan struct{})}
 		u.name = s.files.name(u.cfg.Dockerfile)
-		if u.cfg.DockerfileInline != nil {
+		switch {
+		case u.cfg.DockerfileInline != nil:
 			u.name = fmt.Sprintf("%s target %s (inline)", u.cfg.Range.Filename, name)
+		case u.remoteContext() && !u.localDockerfile():
+			u.name = remote.Redact(u.cfg.Context.Value) + ":" + u.cfg.Dockerfile
+		default:
+			u.name = remote.Redact(u.name)
 		}
+		u.entry = u.name
 		byName[name] = u
 		out = append(out, u)
 	}

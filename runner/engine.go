@@ -11,6 +11,7 @@ import (
 
 	"github.com/zbuild/zbuild/internal/pack"
 	"github.com/zbuild/zbuild/internal/source"
+	"github.com/zbuild/zbuild/internal/sshagent"
 	"github.com/zbuild/zbuild/planner"
 )
 
@@ -44,6 +45,8 @@ type Job struct {
 	// process that asks for it and to nothing else. An error that satisfies
 	// errors.Is(err, fs.ErrNotExist) says that nobody declared the secret.
 	Secret func(id string) ([]byte, error)
+	// Agent gives an SSH agent by its id, as Secret does with a secret.
+	Agent func(id string) (*sshagent.Agent, error)
 }
 
 // ImageSpec says what an image is made of.

@@ -21,6 +21,7 @@ import (
 	"github.com/zbuild/zbuild/internal/event"
 	"github.com/zbuild/zbuild/internal/pack"
 	"github.com/zbuild/zbuild/internal/source"
+	"github.com/zbuild/zbuild/internal/sshagent"
 	"github.com/zbuild/zbuild/planner"
 )
 
@@ -48,6 +49,8 @@ type Options struct {
 	Compressor *pack.Compressor
 	// Stdout is what the destination "-" stands for; nil if there is none.
 	Stdout io.Writer
+	// Agent makes an SSH agent of what a target declares.
+	Agent func(config.SSH) (*sshagent.Agent, error)
 	// Now is the clock; nil is the machine's.
 	Now func() time.Time
 }
@@ -433,6 +436,7 @@ func (r *run) try(ctx context.Context, n *node) (tail []string, err error) {
 		out := newOutput(n.step, r.opt.Sink, r.opt.Now)
 		job := Job{Step: n.step, Inputs: inputs, Stdout: &out.streams[1], Stderr: &out.streams[2], Idle: n.unit.idle}
 		job.Secret = func(id string) ([]byte, error) { return r.secret(n.step, out, id) }
+		job.Agent = func(id string) (*sshagent.Agent, error) { return r.agent(n.step, id) }
 		n.entry.Snapshots, err = r.opt.Engine.Do(ctx, job)
 		tail = out.end()
 		var exit *ExitError
@@ -454,6 +458,20 @@ func (r *run) try(ctx context.Context, n *node) (tail []string, err error) {
 			return tail, err
 		}
 	}
+}
+
+// agent makes an SSH agent that a step may ask for.
+func (r *run) agent(step *planner.Step, id string) (*sshagent.Agent, error) {
+	s, ok := step.SSH[id]
+	if !ok || r.opt.Agent == nil {
+		return nil, fmt.Errorf("SSH agent %q: %w", id, fs.ErrNotExist)
+	}
+	a, err := r.opt.Agent(s)
+	if err != nil {
+		// What is wrong with it must not pass for an agent that nobody declared.
+		return nil, fmt.Errorf("SSH agent or keys %q: %s", id, err) //nolint:errorlint // see above
+	}
+	return a, nil
 }
 
 // secret reads a secret that a step may ask for, and has it blotted out of what

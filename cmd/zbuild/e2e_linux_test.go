@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -101,13 +102,15 @@ func e2eCleanUp(env *testscript.Env, store string) {
 
 // e2eCommands are the script commands of the end-to-end tests.
 func e2eCommands() map[string]func(*testscript.TestScript, bool, []string) {
-	return map[string]func(*testscript.TestScript, bool, []string){
+	all := remoteCommands()
+	maps.Copy(all, map[string]func(*testscript.TestScript, bool, []string){
 		"stage-busybox": cmdStageBusybox,
 		"exits":         cmdExits,
 		"bad":           cmdBad,
 		"registry":      cmdRegistry,
 		"store-clean":   cmdStoreClean,
-	}
+	})
+	return all
 }
 
 // stage-busybox DIR... puts the host's static busybox into DIR/bin.

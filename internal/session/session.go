@@ -23,7 +23,9 @@ import (
 	"github.com/zbuild/zbuild/config"
 	"github.com/zbuild/zbuild/internal/event"
 	"github.com/zbuild/zbuild/internal/pack"
+	"github.com/zbuild/zbuild/internal/remote"
 	"github.com/zbuild/zbuild/internal/source"
+	"github.com/zbuild/zbuild/internal/sshagent"
 	"github.com/zbuild/zbuild/planner"
 	"github.com/zbuild/zbuild/runner"
 )
@@ -34,6 +36,8 @@ type Engine interface {
 	planner.Images
 	// StateDir is where to keep what shall live as long as the store does.
 	StateDir() string
+	// Fetcher is what fetches from URLs and git repositories.
+	Fetcher() *remote.Fetcher
 }
 
 // Options say what a session is about. The zero value of a field that is not
@@ -171,6 +175,10 @@ func (s *Session) plan(ctx context.Context, g *Generation) {
 		Images: s.images,
 		Jobs:   s.jobs(g),
 		Dir:    s.opt.Load.Dir,
+
+		Remotes: s.images.fetcher,
+		Secret:  s.secret,
+		Agent:   s.agentSocket,
 	})
 	g.Plan = plan
 	g.Diagnostics = append(g.Diagnostics, diags...)
@@ -208,6 +216,7 @@ func (s *Session) run(ctx context.Context, g *Generation) {
 		Jobs:      s.jobs(g),
 		KeepGoing: s.opt.KeepGoing || g.Project.Settings.KeepGoing,
 		Secret:    s.secret,
+		Agent:     s.agent,
 		Sink:      s.opt.Sink,
 		Now:       s.opt.Now,
 
@@ -256,6 +265,38 @@ func (s *Session) secret(secret config.Secret) ([]byte, error) {
 	return nil, fmt.Errorf("environment variable %s is not set: %w", secret.Env, fs.ErrNotExist)
 }
 
+// agent makes an SSH agent of what a target declares. Without paths it is that of
+// whoever started the build.
+func (s *Session) agent(ssh config.SSH) (*sshagent.Agent, error) {
+	if len(ssh.Paths) > 0 {
+		return sshagent.New(ssh.Paths...)
+	}
+	if lookup := s.opt.Load.LookupEnv; lookup != nil {
+		if socket, ok := lookup("SSH_AUTH_SOCK"); ok && socket != "" {
+			return sshagent.New(socket)
+		}
+	}
+	return nil, fmt.Errorf("no SSH agent is running (SSH_AUTH_SOCK is not set); start one, or name a key: ssh = [\"%s=PATH\"]", ssh.ID)
+}
+
+// agentSocket serves an SSH agent while the project is planned.
+func (s *Session) agentSocket(ctx context.Context, ssh config.SSH) (socket string, done func(), err error) {
+	a, err := s.agent(ssh)
+	if err != nil {
+		return "", nil, err
+	}
+	dir, err := os.MkdirTemp("", "zbuild-ssh-")
+	if err != nil {
+		return "", nil, err
+	}
+	socket = filepath.Join(dir, "agent")
+	stop, err := a.Listen(ctx, socket)
+	if err != nil {
+		return "", nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return socket, func() { stop(); _ = os.RemoveAll(dir) }, nil
+}
+
 // Close releases the engine.
 func (s *Session) Close() error { return s.images.close() }
 
@@ -291,6 +332,15 @@ func (i *images) engine(ctx context.Context) (Engine, error) {
 		i.err = &EngineError{Err: err}
 	}
 	return i.open, i.err
+}
+
+// fetcher is the engine's: what it has fetched is kept with its store.
+func (i *images) fetcher(ctx context.Context) (*remote.Fetcher, error) {
+	engine, err := i.engine(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return engine.Fetcher(), nil
 }
 
 func (i *images) engineError() error {

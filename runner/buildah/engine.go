@@ -128,6 +128,9 @@ func (e *Engine) Do(ctx context.Context, job runner.Job) ([]runner.Snapshot, err
 			s, err := e.base(ctx, job.Step.Image)
 			return []runner.Snapshot{s}, err
 		}
+		if job.Step.File != nil || job.Step.Tree != nil {
+			return e.doRemote(ctx, job)
+		}
 	}
 	return nil, fmt.Errorf("%s: the buildah engine cannot do this yet", job.Step.Name)
 }

@@ -100,7 +100,9 @@ func (x *execJob) run(ctx context.Context, root string) error {
 	if err := x.setSecretEnv(); err != nil {
 		return err
 	}
-	setSeccomp(x.spec)
+	if err := x.setRights(ctx); err != nil {
+		return err
+	}
 	if err := x.setNames(net); err != nil {
 		return err
 	}
@@ -177,6 +179,11 @@ func (x *execJob) prepare(ctx context.Context) (root string, err error) {
 			src, err = x.secretMount(m)
 			if src == "" && err == nil {
 				continue // optional, and nobody has it
+			}
+		case pb.MountType_SSH:
+			src, err = x.sshMount(ctx, m)
+			if src == "" && err == nil {
+				continue
 			}
 		default:
 			err = fmt.Errorf("a mount of type %s is not available yet", strings.ToLower(m.MountType.String()))

@@ -1,0 +1,95 @@
+//go:build linux
+
+package buildah
+
+// What comes from elsewhere was pinned when the plan was made; here it is put into
+// a layer of its own, which whoever copies from it reads like any other.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/zbuild/zbuild/internal/remote"
+	"github.com/zbuild/zbuild/runner"
+)
+
+// Fetcher fetches what steps take from URLs and git repositories, and keeps it as
+// long as the store lives.
+func (e *Engine) Fetcher() *remote.Fetcher {
+	return &remote.Fetcher{Dir: filepath.Join(e.StateDir(), fetchedName)}
+}
+
+// fetchedName is the directory below StateDir that Fetcher keeps things in.
+const fetchedName = "fetched"
+
+func (e *Engine) doRemote(ctx context.Context, job runner.Job) (out []runner.Snapshot, err error) {
+	layer, err := e.newLayer("")
+	if err != nil {
+		return nil, err
+	}
+	defer layer.drop() // does nothing to one that was frozen
+	auth := remote.Auth{Secret: job.Secret, Agent: e.agentSocket(job)}
+	if f := job.Step.File; f != nil {
+		err = e.download(ctx, *f, auth, layer.root)
+	} else {
+		err = e.Fetcher().Checkout(ctx, *job.Step.Tree, auth, layer.root)
+	}
+	if err != nil {
+		return nil, hideRoots(err, layer.root)
+	}
+	s, err := layer.freeze()
+	return []runner.Snapshot{s}, err
+}
+
+// download writes a file into a tree. The name is one element of a path: see
+// remote.Fetcher.Resolve.
+func (e *Engine) download(ctx context.Context, f remote.File, auth remote.Auth, root string) error {
+	from, modified, err := e.Fetcher().Open(ctx, f, auth)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	name := filepath.Join(root, filepath.Base(f.Name))
+	to, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(to, from)
+	if err = errors.Join(err, to.Chown(f.UID, f.GID), to.Chmod(fs.FileMode(f.Mode).Perm()), to.Close()); err != nil {
+		return err
+	}
+	if modified.IsZero() {
+		modified = time.Unix(0, 0) // as BuildKit has it where the server says nothing
+	}
+	return os.Chtimes(name, modified, modified)
+}
+
+// agentSocket serves the job's SSH agents on sockets of this process's own.
+func (e *Engine) agentSocket(job runner.Job) func(context.Context, string) (string, func(), error) {
+	return func(ctx context.Context, id string) (string, func(), error) {
+		if job.Agent == nil {
+			return "", nil, fs.ErrNotExist
+		}
+		agent, err := job.Agent(id)
+		if err != nil {
+			return "", nil, err
+		}
+		// The path of a socket must be short; that of the run directory need not be.
+		dir, err := os.MkdirTemp("", "zbuild-ssh-")
+		if err != nil {
+			return "", nil, err
+		}
+		stop, err := agent.Listen(ctx, filepath.Join(dir, "agent"))
+		if err != nil {
+			_ = os.RemoveAll(dir)
+			return "", nil, fmt.Errorf("serving the SSH agent %q: %w", id, err)
+		}
+		return filepath.Join(dir, "agent"), func() { stop(); _ = os.RemoveAll(dir) }, nil
+	}
+}
