@@ -67,6 +67,9 @@ type Target struct {
 	// NoCacheFilter are the stages whose cached results must not be taken.
 	NoCacheFilter []string
 	Outputs       []Output
+	// CacheFrom and CacheTo are the caches that results of steps are taken from and
+	// left in.
+	CacheFrom, CacheTo []Cache
 	// Network is "default", "none", "host" or empty.
 	Network string
 	Secrets map[string]Secret // by id
@@ -154,6 +157,19 @@ type Output struct {
 	Dest string
 	// Attrs are the type's other attributes, with the target's annotations. What
 	// they mean is said by package exporter; they have been checked.
+	Attrs map[string]string
+}
+
+// Cache is a place that holds results of steps for other machines.
+type Cache struct {
+	// Type is "registry", "local", "inline" or "s3".
+	Type string
+	// Dir is the absolute directory of a local cache.
+	Dir string
+	// Max asks for the results of all steps, and not only for those that the image
+	// is made of.
+	Max bool
+	// Attrs are the type's attributes as they were written.
 	Attrs map[string]string
 }
 

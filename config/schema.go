@@ -119,12 +119,12 @@ var attributes = []attribute{
 	},
 	{
 		name: "cache-from", kind: "list of caches", rule: mergeAppend, sets: []string{"cache-from"}, multi: true,
-		use: notYet, effect: "no cache is imported",
+		use: forBuild,
 		ops: caches(func(t *wireTarget) *buildflags.CacheOptions { return &t.CacheFrom }),
 	},
 	{
 		name: "cache-to", kind: "list of caches", rule: mergeReplace, sets: []string{"cache-to"}, multi: true,
-		use: notYet, effect: "no cache is exported",
+		use: forBuild,
 		ops: replaced(cacheToOf, caches(cacheToOf)),
 	},
 	{

@@ -62,6 +62,8 @@ func (r *resolver) buildTarget(t *wireTarget) *Target {
 		NoCache:          deref(t.NoCache),
 		NoCacheFilter:    t.NoCacheFilter,
 		Outputs:          r.outputs(t),
+		CacheFrom:        r.caches(t, "cache-from", t.CacheFrom),
+		CacheTo:          r.caches(t, "cache-to", t.CacheTo),
 		Network:          r.network(t),
 		Secrets:          r.secrets(t),
 		SSH:              r.ssh(t),
@@ -131,10 +133,6 @@ func (r *resolver) harmless(a *attribute, t *wireTarget) bool {
 	switch a.name {
 	case "attest":
 		return !slices.ContainsFunc(t.Attest, func(a *buildflags.Attest) bool { return !a.Disabled })
-	case "cache-from":
-		return len(t.CacheFrom) == 0
-	case "cache-to":
-		return len(t.CacheTo) == 0
 	case "call":
 		return *t.Call == "" || *t.Call == "build"
 	case "policy":

@@ -258,7 +258,7 @@ func (a *assembler) target(u *unit) *Target {
 // every step on the way leaves a layer.
 func layers(root Input) ([]Input, *BaseImage) {
 	var out []Input
-	for in := root; in.Step != nil; in = parent(in) {
+	for in := root; in.Step != nil; in = Parent(in) {
 		if in.Step.Image != nil {
 			slices.Reverse(out)
 			return out, in.Step.Image
@@ -269,9 +269,9 @@ func layers(root Input) ([]Input, *BaseImage) {
 	return out, nil
 }
 
-// parent is the tree that a step's output was made on. Its Step is nil for the
+// Parent is the tree that a step's output was made on. Its Step is nil for the
 // empty tree.
-func parent(in Input) Input {
+func Parent(in Input) Input {
 	at := func(i int64) Input {
 		if i < 0 || int(i) >= len(in.Step.Inputs) {
 			return Input{}

@@ -123,6 +123,12 @@ type Engine interface {
 	// Pack gives what an image is made of, ready to be read, and makes none in the
 	// store. What it gives can be read while the snapshots are in use.
 	Pack(ctx context.Context, spec ImageSpec) (*pack.Image, error)
+	// Layer gives what lies between two snapshots, ready to be read while they are in
+	// use.
+	Layer(ctx context.Context, below, s Snapshot) (pack.Layer, error)
+	// Unpack makes a snapshot of a layer on another snapshot. The layer may come
+	// from anywhere; nothing of it is seen unless all of it is what it should be.
+	Unpack(ctx context.Context, below Snapshot, l pack.Layer) (Snapshot, error)
 	// View gives a directory that shows a snapshot, until done is called. Nobody
 	// may write to it.
 	View(ctx context.Context, s Snapshot) (dir string, done func(), err error)
@@ -139,4 +145,6 @@ type Registry interface {
 	Upload(ctx context.Context, b *pack.Bundle, repository string, insecure bool) error
 	// Publish gives a bundle that was uploaded to the name's repository that name.
 	Publish(ctx context.Context, b *pack.Bundle, name string, insecure bool) error
+	// Fetch opens what a name stands for.
+	Fetch(ctx context.Context, name string, insecure bool) (pack.Source, error)
 }

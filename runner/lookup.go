@@ -74,6 +74,9 @@ func (r *run) entry(n *node, key digest.Digest) (Entry, bool) {
 	if err != nil {
 		r.warn(n, err)
 	}
+	if rec, remote := r.remote[key]; !ok && remote && rec.SameAs != "" {
+		return Entry{SameAs: rec.SameAs, Step: n.step.Name}, true
+	}
 	return e, ok
 }
 

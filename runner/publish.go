@@ -54,6 +54,9 @@ func (r *run) publish(ctx context.Context, result *Result, exports []*export) {
 			return
 		}
 	}
+	if len(result.Failures) == 0 {
+		result.Failures = append(result.Failures, r.exportCaches(ctx, deliveries)...)
+	}
 }
 
 // deliveries fills in the result's targets and gives those that are complete.
@@ -71,7 +74,7 @@ func (r *run) deliveries(result *Result, exports []*export, failed bool) []*deli
 	for i := range result.Targets {
 		t := r.plan.Target(result.Targets[i].Name)
 		all := byTarget[t]
-		if failed && !r.opt.KeepGoing || len(all) == 0 || !all[0].wanted {
+		if failed && !r.opt.KeepGoing || len(all) == 0 {
 			continue
 		}
 		if !slices.ContainsFunc(all, func(x *export) bool { return x.unit.state != unitDone }) {
@@ -120,7 +123,14 @@ func (r *run) bundle(ctx context.Context, d *delivery) error {
 		}
 		var images []*pack.Image
 		for _, x := range d.exports {
-			images = append(images, x.packed[o.shape()])
+			img := x.packed[o.shape()]
+			if cachesInline(d.target.Config) {
+				var err error
+				if img, err = r.withCache(x, img); err != nil {
+					return err
+				}
+			}
+			images = append(images, img)
 		}
 		opt := pack.Options{
 			How:         pack.How{Compression: o.spec.Image.Compression, Level: -1},

@@ -62,6 +62,10 @@ type run struct {
 	keyer *keyer
 	nodes map[*planner.Step]*node
 	order []*node // as in the plan
+	// remote has what imported caches say, by key.
+	remote map[digest.Digest]remoteRecord
+	// useless has the sources of those that let a step down.
+	useless sync.Map // of pack.Source
 	// layouts is held by who writes to an OCI layout.
 	layouts sync.Mutex
 }
@@ -136,6 +140,7 @@ func (r *run) run(ctx context.Context, result *Result) error {
 		r.order = append(r.order, n)
 	}
 	begin := r.opt.Now()
+	r.importCaches(ctx)
 	r.makeKeys(ctx)
 	done, err := r.opt.Engine.Use(ctx)
 	if err != nil {
@@ -158,7 +163,9 @@ func (r *run) run(ctx context.Context, result *Result) error {
 		if ctx.Err() != nil || !r.vanished(ctx, exports) {
 			break
 		}
-		r.opt.Sink.Emit(event.Warning{Text: "something removed from the store what this build uses; what is missing is made again", Time: r.opt.Now()})
+		if !r.letDown() {
+			r.opt.Sink.Emit(event.Warning{Text: "something removed from the store what this build uses; what is missing is made again", Time: r.opt.Now()})
+		}
 		r.again(ctx, exports)
 		schedule(ctx, r.units(exports), r.opt.Jobs, r.opt.KeepGoing)
 	}
@@ -187,7 +194,7 @@ func (r *run) vanished(ctx context.Context, exports []*export) bool {
 	for _, n := range r.order {
 		if n.failure != nil {
 			failed = true
-			if errors.Is(n.failure.Err, ErrVanished) {
+			if errors.Is(n.failure.Err, ErrVanished) || errors.Is(n.failure.Err, errUseless) {
 				return true
 			}
 		}
@@ -269,6 +276,12 @@ func (r *run) demand(ctx context.Context, exports []*export) {
 		}
 		n.needed = true
 		if n.keyErr != nil || r.find(ctx, n) {
+			return
+		}
+		if below, ok := r.fetchable(n); ok {
+			for _, b := range below {
+				need(b)
+			}
 			return
 		}
 		for _, in := range n.step.Inputs {
@@ -396,6 +409,9 @@ func (r *run) obtain(ctx context.Context, n *node) (tail []string, err error) {
 	}
 	if r.find(ctx, n) {
 		return nil, nil
+	}
+	if found, err := r.fetch(ctx, n); found || err != nil {
+		return nil, err
 	}
 	if found, err := r.findAlike(ctx, n); found || err != nil {
 		return nil, err

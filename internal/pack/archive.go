@@ -34,6 +34,19 @@ func (b *Bundle) WriteArchive(ctx context.Context, w io.Writer, names []string, 
 // WriteLayout adds the bundle to an OCI layout in a directory, which need not
 // exist. Blobs come first, the index last; others in the layout stay.
 func (b *Bundle) WriteLayout(ctx context.Context, dir string, names []string) error {
+	var all []ociindex.NameOrTag
+	for _, n := range names {
+		all = append(all, ociindex.Name(n))
+	}
+	return b.writeLayout(ctx, dir, all)
+}
+
+// WriteTagged is WriteLayout, with a tag instead of names.
+func (b *Bundle) WriteTagged(ctx context.Context, dir, tag string) error {
+	return b.writeLayout(ctx, dir, []ociindex.NameOrTag{ociindex.Tag(tag)})
+}
+
+func (b *Bundle) writeLayout(ctx context.Context, dir string, names []ociindex.NameOrTag) error {
 	store, err := local.NewStore(dir)
 	if err != nil {
 		return err
@@ -49,16 +62,9 @@ func (b *Bundle) WriteLayout(ctx context.Context, dir string, names []string) er
 		}
 	}
 	_ = os.Remove(filepath.Join(dir, "ingest")) // the store's workplace, empty now
-	var tags []ociindex.NameOrTag
-	for _, n := range names {
-		tags = append(tags, ociindex.Name(n))
-	}
 	root := b.Root.Descriptor
 	root.Annotations = maps.Clone(root.Annotations)
-	if len(tags) == 0 {
-		return ociindex.NewStoreIndex(dir).Put(root)
-	}
-	return ociindex.NewStoreIndex(dir).Put(root, tags...)
+	return ociindex.NewStoreIndex(dir).Put(root, names...)
 }
 
 func copyBlob(ctx context.Context, store content.Store, blob Blob) error {

@@ -40,10 +40,15 @@ type Image struct {
 type Blob struct {
 	ocispecs.Descriptor
 	open func(context.Context) (content.ReaderAt, error)
+	// stream is set in place of open if the blob can only be read in order.
+	stream func(context.Context) (io.ReadCloser, error)
 }
 
 // Open reads the blob.
 func (b Blob) Open(ctx context.Context) (io.ReadCloser, error) {
+	if b.stream != nil {
+		return b.stream(ctx)
+	}
 	at, err := b.open(ctx)
 	if err != nil {
 		return nil, err

@@ -114,6 +114,11 @@ func (e *Engine) digestFile(below, s runner.Snapshot) string {
 // diff opens the tar of what lies between two snapshots. The store's own Diff
 // holds its write lock for as long as the stream is open; the driver's does not.
 func (e *Engine) diff(below, s runner.Snapshot) (io.ReadCloser, error) {
+	if l, err := e.store.Layer(string(s)); err == nil && l.UncompressedDigest != "" && l.Parent == string(below) {
+		// It was unpacked, and the store knows what of: the very same tar. Read from
+		// the files it would differ by the times of whiteouts.
+		return e.storedDiff(string(s))
+	}
 	driver, err := e.store.GraphDriver()
 	if err != nil {
 		return nil, err

@@ -55,17 +55,23 @@ func (e *Engine) Pack(ctx context.Context, spec runner.ImageSpec) (*pack.Image, 
 
 // storedLayer is a layer of an image in the store.
 func (e *Engine) storedLayer(l imageLayer) pack.Layer {
-	return pack.Layer{DiffID: l.DiffID, Size: l.Size, Open: func(context.Context) (io.ReadCloser, error) {
-		// The store is locked for as long as the stream is open, so it is not handed
-		// to somebody who compresses it.
-		plain := archive.Uncompressed
-		tar, err := e.store.Diff("", l.ID, &storage.DiffOptions{Compression: &plain})
-		if err != nil {
-			return nil, fmt.Errorf("reading layer %s: %w", l.ID, err)
-		}
-		f, err := e.spool(tar)
-		return f, errors.Join(err, tar.Close())
-	}}
+	return pack.Layer{DiffID: l.DiffID, Size: l.Size, Open: func(context.Context) (io.ReadCloser, error) { return e.storedDiff(l.ID) }}
+}
+
+// storedDiff opens the tar that a layer of the store was made of. The store is
+// locked for as long as its stream is open, so that is not handed to somebody who
+// compresses it.
+func (e *Engine) storedDiff(layer string) (io.ReadCloser, error) {
+	plain := archive.Uncompressed
+	tar, err := e.store.Diff("", layer, &storage.DiffOptions{Compression: &plain})
+	if err != nil {
+		return nil, fmt.Errorf("reading layer %s: %w", layer, err)
+	}
+	f, err := e.spool(tar)
+	if err = errors.Join(err, tar.Close()); err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // stepLayer is a layer that a step made.

@@ -1,0 +1,96 @@
+package config
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/docker/buildx/util/buildflags"
+	"github.com/hashicorp/hcl/v2"
+)
+
+// cacheTypes are the types of caches, and what each of them needs to be read and
+// to be written.
+var cacheTypes = map[string]struct{ from, to string }{
+	"registry": {"ref", "ref"},
+	"local":    {"src", "dest"},
+	"inline":   {},
+	"s3":       {"bucket", "bucket"},
+	"gha":      {},
+	"azblob":   {},
+}
+
+// caches are what cache-from or cache-to name.
+func (r *resolver) caches(t *wireTarget, attribute string, entries buildflags.CacheOptions) []Cache {
+	var out []Cache
+	for i, e := range entries {
+		at := t.whereIndex(attribute, i, len(entries))
+		c := Cache{Type: e.Type, Attrs: maps.Clone(e.Attrs)}
+		switch mode := e.Attrs["mode"]; mode {
+		case "", "min":
+		case "max":
+			c.Max = true
+		default:
+			r.cacheError(at, attribute, e, "The mode is min or max, not "+strconv.Quote(mode)+".")
+		}
+		if e.Type == "gha" || e.Type == "azblob" {
+			r.notYetCache(at, attribute, e)
+			continue
+		}
+		r.checkCache(t, attribute, at, e, &c)
+		out = append(out, c)
+	}
+	return out
+}
+
+func (r *resolver) cacheError(at *hcl.Range, attribute string, e *buildflags.CacheOptionsEntry, detail string) {
+	if !r.req.EvaluateOnly {
+		r.errorf(at, "Invalid "+attribute, "The cache %s: %s", e, detail)
+	}
+}
+
+func (r *resolver) checkCache(t *wireTarget, attribute string, at *hcl.Range, e *buildflags.CacheOptionsEntry, c *Cache) {
+	to := attribute == "cache-to"
+	kind, known := cacheTypes[e.Type]
+	needs := kind.from
+	if to {
+		needs = kind.to
+	}
+	switch {
+	case !known:
+		r.cacheError(at, attribute, e, "There is no cache of type "+strconv.Quote(e.Type)+"."+didYouMean(e.Type, slices.Sorted(maps.Keys(cacheTypes))))
+		return
+	case e.Type == "inline" && !to:
+		r.cacheError(at, attribute, e, "Read an inline cache from the image that has it: type=registry,ref=IMAGE.")
+		return
+	case needs != "" && e.Attrs[needs] == "":
+		r.cacheError(at, attribute, e, "It needs "+needs+".")
+		return
+	}
+	if b, ok := e.Attrs["ignore-error"]; ok {
+		if _, err := strconv.ParseBool(b); err != nil {
+			r.cacheError(at, attribute, e, "ignore-error is true or false.")
+		}
+	}
+	if e.Type != "local" {
+		return
+	}
+	c.Dir = joinPath(r.base(at.Filename), e.Attrs[needs])
+	if t.from[attribute].set {
+		return
+	}
+	if to {
+		r.checkWrite(at, "A cache of target "+t.Name, c.Dir)
+	} else {
+		r.checkRead(at, "A cache of target "+t.Name, c.Dir)
+	}
+}
+
+// notYetCache warns of a kind of cache that this release does not have: the images
+// are the same without it.
+func (r *resolver) notYetCache(at *hcl.Range, attribute string, e *buildflags.CacheOptionsEntry) {
+	if !r.req.EvaluateOnly {
+		r.warnf(at, attribute+" of type "+e.Type+" is not available yet",
+			"This release has registry, local, inline and s3. The build goes on without this one.")
+	}
+}

@@ -1,0 +1,125 @@
+//go:build linux
+
+package buildah
+
+// What other machines have built: read from a registry, and unpacked into layers
+// as if a step had made them.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/distribution/reference"
+	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.podman.io/image/v5/docker"
+	"go.podman.io/image/v5/manifest"
+	"go.podman.io/image/v5/pkg/blobinfocache"
+	"go.podman.io/image/v5/types"
+
+	"github.com/zbuild/zbuild/internal/pack"
+	"github.com/zbuild/zbuild/runner"
+)
+
+// Fetch opens what a name stands for in a registry.
+func (e *Engine) Fetch(ctx context.Context, name string, insecure bool) (pack.Source, error) {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return nil, fmt.Errorf("the name %q: %w", name, err)
+	}
+	ref, err := docker.NewReference(reference.TagNameOnly(trimTag(named)))
+	if err != nil {
+		return nil, err
+	}
+	sys := e.systemFor(named, ocispecs.Platform{})
+	if insecure {
+		sys.DockerInsecureSkipTLSVerify = types.OptionalBoolTrue
+	}
+	f := &fetched{e: e, cache: blobinfocache.DefaultCache(e.system)}
+	err = e.persist(ctx, func() (err error) {
+		f.src, err = patientReference{ImageReference: ref, patience: e.patience}.NewImageSource(ctx, sys)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+type fetched struct {
+	e     *Engine
+	src   types.ImageSource
+	cache types.BlobInfoCache
+}
+
+// Manifest is for pack.Source.
+func (f *fetched) Manifest(ctx context.Context, instance digest.Digest) (data []byte, err error) {
+	var which *digest.Digest
+	if instance != "" {
+		which = &instance
+	}
+	err = f.e.persist(ctx, func() (err error) {
+		data, _, err = f.src.GetManifest(ctx, which)
+		return err
+	})
+	if err != nil || instance == "" {
+		return data, err
+	}
+	if ok, err := manifest.MatchesDigest(data, instance); err != nil || !ok {
+		return nil, errors.Join(fmt.Errorf("the registry's answer for %s is something else", instance), err)
+	}
+	return data, nil
+}
+
+// Blob is for pack.Source.
+func (f *fetched) Blob(ctx context.Context, desc ocispecs.Descriptor) (in io.ReadCloser, err error) {
+	err = f.e.persist(ctx, func() (err error) {
+		in, _, err = f.src.GetBlob(ctx, types.BlobInfo{Digest: desc.Digest, Size: desc.Size, MediaType: desc.MediaType}, f.cache)
+		return err
+	})
+	return in, err
+}
+
+// Layer gives what lies between two snapshots as a layer.
+func (e *Engine) Layer(ctx context.Context, below, s runner.Snapshot) (pack.Layer, error) {
+	l, err := e.digest(ctx, below, s, nil)
+	if err != nil {
+		return pack.Layer{}, err
+	}
+	return e.stepLayer(below, s, l, nil), nil
+}
+
+// Unpack makes a snapshot of a layer on another one.
+func (e *Engine) Unpack(ctx context.Context, below runner.Snapshot, l pack.Layer) (runner.Snapshot, error) {
+	// All of it is here, and known to be right, before any of it is unpacked.
+	in, err := l.Open(ctx)
+	if err != nil {
+		return "", err
+	}
+	tar, err := e.spool(in)
+	if err = errors.Join(err, in.Close()); err != nil {
+		if tar != nil {
+			tar.Close()
+		}
+		return "", err
+	}
+	defer tar.Close()
+	layer, err := e.newLayer(below)
+	if err != nil {
+		return "", err
+	}
+	defer layer.drop()
+	// It is written to without the overlay between, which knows nothing of that.
+	if _, err := e.store.Unmount(layer.id, false); err != nil {
+		return "", fmt.Errorf("unmounting a layer: %w", err)
+	}
+	if _, err := e.store.ApplyDiff(layer.id, tar); err != nil {
+		return "", fmt.Errorf("unpacking layer %s: %w", l.DiffID, err)
+	}
+	layer.done = true
+	e.Keep(runner.Snapshot(layer.id))
+	e.proc.end(layer.id)
+	return runner.Snapshot(layer.id), nil
+}
