@@ -275,13 +275,13 @@ func (r *run) exportCaches(ctx context.Context, deliveries []*delivery) []error 
 				return []string{fmt.Sprintf("%d steps", len(b.Config().Records))}, r.writeCache(ctx, p.Cache, b)
 			})
 			switch {
-			case err == nil || ctx.Err() != nil:
+			case err == nil, ctx.Err() != nil: // that it was stopped is said once
 			case isTrue(p.Attrs["ignore-error"]):
 				r.opt.Sink.Emit(event.Warning{Text: fmt.Sprintf("the cache %s was not written: %v", name, err), Time: r.opt.Now()})
 			default:
 				errs[i] = fmt.Errorf("exporting cache to %s: %w", name, err)
 			}
-			return nil
+			return nil //nolint:nilerr // one place that fails stops no other
 		})
 	}
 	_ = g.Wait()

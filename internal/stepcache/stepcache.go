@@ -20,9 +20,9 @@ import (
 )
 
 const (
-	// ConfigType is the media type of a cache's configuration, ArtifactType that of
-	// its manifest as an artifact.
-	ConfigType   = "application/vnd.zbuild.cache.config.v1+json"
+	// ConfigType is the media type of a cache's configuration.
+	ConfigType = "application/vnd.zbuild.cache.config.v1+json"
+	// ArtifactType is that of its manifest as an artifact.
 	ArtifactType = "application/vnd.zbuild.cache.v1"
 	// InlineKey is the field of an image's configuration that has its records.
 	InlineKey = "zbuild.cache.v1"
