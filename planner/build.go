@@ -294,6 +294,9 @@ func Parent(in Input) Input {
 			}
 			i = int(next) - len(in.Step.Inputs)
 		}
+	case *pb.Op_Merge:
+		// The others are this step's own layer: with a COPY --link, the one copy.
+		return at(op.Merge.Inputs[0].Input)
 	}
 	return Input{}
 }

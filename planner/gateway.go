@@ -56,13 +56,12 @@ func (g *gateway) BuildOpts() client.BuildOpts {
 	}
 }
 
-// llbCaps is the part of LLB that engines are asked for. Without merge, a
-// COPY --link is an ordinary COPY: the same result, later to be had.
+// llbCaps is the part of LLB that engines are asked for.
 func llbCaps() apicaps.CapSet {
 	var caps []*apicapspb.APICap
 	for _, c := range pb.Caps.All() {
 		switch apicaps.CapID(c.ID) {
-		case pb.CapMergeOp, pb.CapDiffOp, pb.CapPassthroughOp:
+		case pb.CapPassthroughOp:
 		default:
 			caps = append(caps, c)
 		}

@@ -2,6 +2,7 @@ package planner
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -26,14 +27,12 @@ const (
 // be said where it is written.
 func (c *canonicalizer) refuse(d *draft) error {
 	switch op := d.op.Op.(type) {
-	case *pb.Op_File:
+	case *pb.Op_File, *pb.Op_Merge, *pb.Op_Diff:
 		return nil
 	case *pb.Op_Source:
 		return c.refuseSource(op.Source.Identifier, d)
 	case *pb.Op_Exec:
 		return c.refuseExec(op.Exec, d)
-	case *pb.Op_Merge, *pb.Op_Diff:
-		return c.unsupported(d, "Merging file trees", "")
 	}
 	return c.unsupported(d, fmt.Sprintf("An operation of type %T", d.op.Op), "")
 }
@@ -181,6 +180,14 @@ func (c *canonicalizer) materialize(d *draft) error {
 				return err
 			}
 		}
+	case *pb.Op_Merge:
+		for _, in := range op.Merge.Inputs {
+			if err := base(in.Input); err != nil {
+				return err
+			}
+		}
+	case *pb.Op_Diff:
+		return errors.Join(base(op.Diff.Lower.Input), base(op.Diff.Upper.Input))
 	}
 	return nil
 }
@@ -311,7 +318,11 @@ func (c *canonicalizer) dropConstraints(d *draft) error {
 	if d.op.Platform == nil {
 		return nil
 	}
-	_, isFile := d.op.Op.(*pb.Op_File)
+	isFile := false
+	switch d.op.Op.(type) {
+	case *pb.Op_File, *pb.Op_Merge, *pb.Op_Diff:
+		isFile = true
+	}
 	if d.local != nil || d.file != nil || d.tree != nil || isFile && d.op.Platform.OS != "windows" {
 		d.op.Platform = nil
 		return nil
@@ -358,6 +369,12 @@ func (c *canonicalizer) mergeInputs(d *draft) error {
 		for _, a := range op.File.Actions {
 			a.Input, a.SecondaryInput = move(a.Input), move(a.SecondaryInput)
 		}
+	case *pb.Op_Merge:
+		for _, in := range op.Merge.Inputs {
+			in.Input = move(in.Input)
+		}
+	case *pb.Op_Diff:
+		op.Diff.Lower.Input, op.Diff.Upper.Input = move(op.Diff.Lower.Input), move(op.Diff.Upper.Input)
 	}
 	d.inputs = inputs
 	return nil

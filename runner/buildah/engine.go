@@ -123,6 +123,10 @@ func (e *Engine) Do(ctx context.Context, job runner.Job) ([]runner.Snapshot, err
 		return e.doExec(ctx, op.Exec, job)
 	case *pb.Op_File:
 		return e.doFile(ctx, op.File, job)
+	case *pb.Op_Merge:
+		return e.doMerge(ctx, op.Merge, job)
+	case *pb.Op_Diff:
+		return e.doDiff(op.Diff, job)
 	case *pb.Op_Source:
 		if job.Step.Image != nil {
 			s, err := e.base(ctx, job.Step.Image)

@@ -65,8 +65,17 @@ func (e *Engine) newLayer(parent runner.Snapshot) (*stepLayer, error) {
 // freeze unmounts the layer and gives its snapshot. From here on nothing writes
 // to it.
 func (l *stepLayer) freeze() (runner.Snapshot, error) {
+	return l.freezeAfter(func() error { return nil })
+}
+
+// freezeAfter does something to the layer's own directory, which must not be
+// mounted then, before it is frozen.
+func (l *stepLayer) freezeAfter(do func() error) (runner.Snapshot, error) {
 	if _, err := l.e.store.Unmount(l.id, false); err != nil {
 		return "", fmt.Errorf("unmounting a layer: %w", err)
+	}
+	if err := do(); err != nil {
+		return "", err
 	}
 	l.done = true
 	l.e.Keep(runner.Snapshot(l.id)) // before it is not being made any more
