@@ -135,10 +135,10 @@ func (e *Engine) doDiff(op *pb.DiffOp, job runner.Job) (out []runner.Snapshot, e
 		return job.Inputs[i].Snapshot
 	}
 	lower, upper := at(op.Lower.Input), at(op.Upper.Input)
-	switch {
-	case lower == "":
+	switch lower {
+	case "":
 		return []runner.Snapshot{upper}, nil
-	case lower == upper:
+	case upper:
 		return []runner.Snapshot{""}, nil
 	}
 	tar, err := e.diff(lower, upper)
