@@ -1,7 +1,6 @@
 package config
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,13 +10,9 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// maxFailures is how many parts of the build files may fail before the rest is
-// left for the next time.
-const maxFailures = 100
-
-// diagnosis finds all that is wrong with items that hclparser refused. The
-// parser stops at the first error of a kind, and goes through maps to find it;
-// so it is asked again about ever smaller parts.
+// diagnosis makes sense of what failed: of mistakes that depend on one another
+// only the first is of interest, and a name that does not exist is that and
+// nothing else.
 type diagnosis struct {
 	*loader
 	units []*unit
@@ -25,17 +20,10 @@ type diagnosis struct {
 	byName    map[string][]*unit
 	functions []string // the names of all functions
 	values    []string // the names of all variables and values
-	failures  int
 }
 
-// diagnose reports what is wrong, given what the parser said about the whole.
-func (l *loader) diagnose(ctx context.Context, whole hcl.Diagnostics) {
-	for _, diag := range whole {
-		if diag.Summary == summaryTooMany { // the parts of it may be fine, and are slow
-			l.diags = append(l.diags, diag)
-			return
-		}
-	}
+// diagnose reports what is wrong with what could not be evaluated.
+func (l *loader) diagnose(e *evaluation) {
 	d := &diagnosis{loader: l, units: unitsOf(l.items), byName: map[string][]*unit{}}
 	for _, u := range d.units {
 		d.byName[u.kind+" "+u.name] = append(d.byName[u.kind+" "+u.name], u)
@@ -43,9 +31,23 @@ func (l *loader) diagnose(ctx context.Context, whole hcl.Diagnostics) {
 	d.listNames()
 	before := len(l.diags)
 	d.findCycles()
-	d.try(ctx, d.ordered())
-	if len(l.diags) == before { // it is only wrong as a whole
-		l.diags = append(l.diags, whole...)
+	for _, u := range d.units {
+		diags, failed := e.failures[u.key()]
+		delete(e.failures, u.key())
+		switch {
+		case !failed || u.broken: // or part of a circle
+		case len(diags) > 0:
+			d.explain(u, diags)
+		default: // it might be right, but for what it needs
+			d.undefined(u, true)
+		}
+		u.broken = u.broken || failed
+	}
+	for _, diags := range e.failures { // of blocks that others hide
+		l.diags = append(l.diags, diags...)
+	}
+	if len(l.diags) == before {
+		l.errorf(nil, "The project cannot be evaluated", "It refers to itself somewhere.")
 	}
 	l.broken = map[string]bool{}
 	for _, u := range d.units {
@@ -54,15 +56,6 @@ func (l *loader) diagnose(ctx context.Context, whole hcl.Diagnostics) {
 			l.hidden = l.hidden || u.matrix
 		}
 	}
-	healthy := map[*unit]bool{}
-	for _, u := range d.units {
-		healthy[u] = !u.broken
-	}
-	file, renamed, diags := l.decode(d.items(healthy))
-	if diags.HasErrors() {
-		return
-	}
-	l.file, l.renamed = file, renamed
 }
 
 func (d *diagnosis) listNames() {
@@ -78,22 +71,6 @@ func (d *diagnosis) listNames() {
 	}
 	slices.Sort(d.functions)
 	slices.Sort(d.values)
-}
-
-// needs are the units that a unit cannot be evaluated without.
-func (d *diagnosis) needs(u *unit) []*unit {
-	var needs []*unit
-	for _, r := range u.refs {
-		needs = append(needs, d.meant(r)...)
-	}
-	if u.opaque {
-		for _, other := range d.units {
-			if other.kind == "function" {
-				needs = append(needs, other)
-			}
-		}
-	}
-	return slices.DeleteFunc(needs, func(n *unit) bool { return n == u })
 }
 
 // meant are the units that a mention is about.
@@ -115,91 +92,7 @@ func (d *diagnosis) meant(r mention) []*unit {
 	return d.byName["variable "+r.name]
 }
 
-// ordered are the units, each after those that it needs.
-func (d *diagnosis) ordered() []*unit {
-	var order []*unit
-	seen := map[*unit]bool{}
-	var visit func(*unit)
-	visit = func(u *unit) {
-		if seen[u] {
-			return
-		}
-		seen[u] = true
-		for _, n := range d.needs(u) {
-			visit(n)
-		}
-		order = append(order, u)
-	}
-	for _, u := range d.units {
-		visit(u)
-	}
-	return order
-}
-
-// try evaluates units, with those that they need, and looks closer at those that
-// fail. The needed ones come earlier in the order: they are not to blame. What
-// needs something broken is left alone: it might be right.
-func (d *diagnosis) try(ctx context.Context, units []*unit) {
-	units = slices.DeleteFunc(slices.Clone(units), func(u *unit) bool {
-		if !u.broken && slices.ContainsFunc(d.needs(u), func(n *unit) bool { return n.broken }) {
-			u.broken = true
-			d.undefined(u, true)
-		}
-		return u.broken
-	})
-	if len(units) == 0 || ctx.Err() != nil {
-		return
-	}
-	if d.failures >= maxFailures {
-		for _, u := range units {
-			u.broken = true
-		}
-		return
-	}
-	_, _, diags := d.decode(d.items(d.closure(units)))
-	switch {
-	case !diags.HasErrors():
-	case len(units) == 1:
-		d.failures++
-		units[0].broken = true
-		d.explain(units[0], diags)
-	default:
-		half := len(units) / 2
-		d.try(ctx, units[:half])
-		d.try(ctx, units[half:])
-	}
-}
-
-// closure are units and all that they need.
-func (d *diagnosis) closure(units []*unit) map[*unit]bool {
-	set := map[*unit]bool{}
-	for queue := slices.Clone(units); len(queue) > 0; {
-		u := queue[len(queue)-1]
-		queue = queue[:len(queue)-1]
-		if !set[u] {
-			set[u] = true
-			queue = append(queue, d.needs(u)...)
-		}
-	}
-	return set
-}
-
-// items are the items of those units, in their places' order.
-func (d *diagnosis) items(set map[*unit]bool) *items {
-	it := &items{attrs: hcl.Attributes{}}
-	for _, u := range d.units {
-		switch {
-		case !set[u]:
-		case u.block != nil:
-			it.blocks = append(it.blocks, u.block)
-		default:
-			it.attrs[u.name] = u.attr
-		}
-	}
-	return it
-}
-
-// explain reports why a unit cannot be evaluated, given what the parser said.
+// explain reports why a unit cannot be evaluated, given what its evaluation said.
 func (d *diagnosis) explain(u *unit, diags hcl.Diagnostics) {
 	undefined := d.undefined(u, false)
 	consequences := len(undefined) > 0
@@ -211,7 +104,7 @@ func (d *diagnosis) explain(u *unit, diags hcl.Diagnostics) {
 			continue
 		}
 		clone := *diag
-		// hclparser has no place for some errors of a variable.
+		// There is no place for some errors of a variable.
 		if clone.Subject == nil || d.source(clone.Subject.Filename) == nil || clone.Subject.Empty() {
 			clone.Subject = u.at.Ptr()
 		}

@@ -18,7 +18,7 @@ import (
 
 // maxFileSize is the largest build file that is read, in bytes. The HCL lexer
 // needs about a hundred times a file's size in the worst case.
-const maxFileSize = 2 << 20
+const maxFileSize = 8 << 20
 
 // The names that are looked for, in the order in which they are merged.
 var (

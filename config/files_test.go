@@ -82,9 +82,9 @@ func TestHostileText(t *testing.T) {
 		"JSON brackets":  {"zbuild.json", strings.Repeat("[", 1_000_000), "nested too deeply"},
 		"JSON objects":   {"zbuild.json", strings.Repeat(`{"a":`, 200_000), "nested too deeply"},
 		"JSON operators": {"zbuild.json", `{"x": "${` + strings.Repeat("!", 500_000) + `true}"}`, "too many operators"},
-		"too large":      {"zbuild.hcl", strings.Repeat("# comment\n", 400_000), "is larger than"},
-		"matrices":       {"zbuild.hcl", matrices(5), "may have 3000 targets"},
-		"targets":        {"zbuild.hcl", plainTargets(3001), "may have 3000 targets"},
+		"too large":      {"zbuild.hcl", strings.Repeat("# comment\n", 900_000), "is larger than"},
+		"matrices":       {"zbuild.hcl", matrices(13), "may have 12000 targets"},
+		"targets":        {"zbuild.hcl", plainTargets(12_001), "may have 12000 targets"},
 		"NUL":            {"zbuild.hcl", "target \"default\" {\n\x00\n}\n", "Invalid character"},
 		"empty JSON":     {"zbuild.json", "", "Missing"},
 	} {
@@ -199,7 +199,7 @@ func TestFilesThatAreNone(t *testing.T) {
 		"directory.hcl": "directory.hcl: is a directory",
 		"fifo.hcl":      "fifo.hcl: is not a regular file",
 		"/dev/zero":     "/dev/zero: is not a regular file",
-		"huge.hcl":      "huge.hcl: is larger than 2 MiB",
+		"huge.hcl":      "huge.hcl: is larger than 8 MiB",
 		"missing.hcl":   "missing.hcl: there is no such file",
 	} {
 		p, diags := config.Load(context.Background(), config.Request{Dir: dir, Files: []string{name}})

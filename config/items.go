@@ -89,11 +89,6 @@ func (l *loader) collect() *items {
 			l.collectBake(s, all)
 		}
 	}
-	for _, b := range all.blocks {
-		if b.Type == "target" {
-			b.Body = &countedBody{Body: b.Body, left: &l.left}
-		}
-	}
 	return all
 }
 

@@ -83,9 +83,11 @@ type loader struct {
 	fileRelative bool
 	items        *items
 	compose      *composeFile
-	// left is how many more targets the evaluation at work may make.
-	left int
-	file *wireFile
+	// meter is what evaluation may still cost.
+	meter *meter
+	file  *wireFile
+	// variables are those of the project, evaluated.
+	variables []*Variable
 	// broken are the names of targets that could not be evaluated: they exist,
 	// so that nobody shall be told they do not.
 	broken map[string]bool
@@ -110,8 +112,9 @@ func (l *loader) run(ctx context.Context) {
 	if !l.diags.HasErrors() { // of the files by themselves
 		l.compose = l.loadCompose(ctx)
 	}
+	l.meter = newMeter(l.sources)
 	l.items = l.collect()
-	l.evaluate(ctx)
+	l.evaluate()
 	if l.canceled(ctx) || l.file == nil {
 		return
 	}

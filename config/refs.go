@@ -16,11 +16,17 @@ type unit struct {
 	attr       *hcl.Attribute
 	at         hcl.Range
 	refs       []mention
-	// opaque is set if it may refer to any function: JSON hides calls.
-	opaque bool
 	// matrix is set if the names of the targets it makes are not known.
 	matrix bool
 	broken bool
+}
+
+// key is what the unit's failure is noted by.
+func (u *unit) key() any {
+	if u.block != nil {
+		return u.block
+	}
+	return valueKey(u.name)
 }
 
 // mention is one mention of something by name.
@@ -179,7 +185,6 @@ func (u *unit) readExpr(expr hcl.Expression, from string, scope map[string]bool,
 func (u *unit) readCalls(expr hcl.Expression, from string) (guards, branches []hcl.Range) {
 	node, ok := expr.(hclsyntax.Node)
 	if !ok {
-		u.opaque = true
 		return nil, nil
 	}
 	_ = hclsyntax.VisitAll(node, func(n hclsyntax.Node) hcl.Diagnostics {

@@ -7,14 +7,13 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/docker/buildx/bake/hclparser"
 	"github.com/docker/buildx/util/buildflags"
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 )
 
-// wireFile is what hclparser decodes the merged build files into.
+// wireFile is what the build files together are evaluated into.
 type wireFile struct {
 	Groups  []*wireGroup  `hcl:"group,block"`
 	Targets []*wireTarget `hcl:"target,block"`
@@ -111,51 +110,8 @@ type origin struct {
 	like string
 }
 
-var (
-	_ hclparser.WithEvalContexts = (*wireTarget)(nil)
-	_ hclparser.WithGetName      = (*wireTarget)(nil)
-	_ hclparser.WithBlockSource  = (*wireTarget)(nil)
-	_ hclparser.WithEvalContexts = (*wireGroup)(nil)
-	_ hclparser.WithGetName      = (*wireGroup)(nil)
-	_ hclparser.WithBlockSource  = (*wireGroup)(nil)
-)
-
 // maxTargets is the largest number of targets that a project may have.
-// hclparser's work grows with the square of it: 3000 take it some ten seconds.
-const maxTargets = 3000
-
-// countedBody is the body of a target that counts the targets made of it.
-type countedBody struct {
-	hcl.Body
-	left *int
-}
-
-// GetEvalContexts gives one context per combination of the matrix's values, in
-// an order that depends on nothing but the matrix.
-func (t *wireTarget) GetEvalContexts(base *hcl.EvalContext, block *hcl.Block, loadDeps func(hcl.Expression) hcl.Diagnostics) ([]*hcl.EvalContext, error) {
-	contexts := []*hcl.EvalContext{base}
-	if expr := expressionOf(block, "matrix"); expr != nil {
-		if diags := loadDeps(expr); diags.HasErrors() {
-			return nil, diags
-		}
-		combinations, diags := combine(expr, base)
-		if diags.HasErrors() {
-			return nil, diags
-		}
-		contexts = nil
-		for _, c := range combinations {
-			child := base.NewChild()
-			child.Variables = c
-			contexts = append(contexts, child)
-		}
-	}
-	if body, ok := block.Body.(*countedBody); ok {
-		if *body.left -= len(contexts); *body.left < 0 {
-			return nil, hcl.Diagnostics{tooManyTargets(block.DefRange)}
-		}
-	}
-	return contexts, nil
-}
+const maxTargets = 12_000
 
 const summaryTooMany = "Too many targets"
 
@@ -166,12 +122,8 @@ func tooManyTargets(at hcl.Range) *hcl.Diagnostic {
 	}
 }
 
-// combine evaluates a matrix to the combinations of its values.
-func combine(expr hcl.Expression, base *hcl.EvalContext) ([]map[string]cty.Value, hcl.Diagnostics) {
-	value, diags := expr.Value(base)
-	if diags.HasErrors() {
-		return nil, diags
-	}
+// combine are the combinations of a matrix's values.
+func (e *evaluator) combine(expr hcl.Expression, value cty.Value) ([]map[string]cty.Value, hcl.Diagnostics) {
 	invalid := func(format string, args ...any) hcl.Diagnostics {
 		return hcl.Diagnostics{{
 			Severity: hcl.DiagError, Summary: "Invalid matrix", Detail: fmt.Sprintf(format, args...), Subject: expr.Range().Ptr(),
@@ -183,13 +135,16 @@ func combine(expr hcl.Expression, base *hcl.EvalContext) ([]map[string]cty.Value
 	axes := value.AsValueMap()
 	combinations := []map[string]cty.Value{{}}
 	// The first axis of the file is the one that varies last.
-	for _, axis := range inOrder(expr, base, axes) {
+	for _, axis := range inOrder(expr, e.scope, axes) {
 		if axes[axis].IsNull() || !axes[axis].CanIterateElements() {
 			return nil, invalid("The values of the axis %q are not a list.", axis)
 		}
 		values := axes[axis].AsValueSlice()
 		if len(values)*len(combinations) > maxTargets {
 			return nil, invalid("The matrix makes too many targets: a project may have %d.", maxTargets)
+		}
+		if n := int64(len(values)*len(combinations)) * int64(len(axes)); !e.meter.spend(n, n*valueBytes/4) {
+			return nil, hcl.Diagnostics{e.meter.over}
 		}
 		next := make([]map[string]cty.Value, 0, len(values)*len(combinations))
 		for _, c := range combinations {
@@ -229,28 +184,8 @@ func inOrder(expr hcl.Expression, base *hcl.EvalContext, axes map[string]cty.Val
 	return order
 }
 
-// GetName is the target's name: its label, or what the attribute name gives for
-// one combination of a matrix.
-func (t *wireTarget) GetName(ectx *hcl.EvalContext, block *hcl.Block, loadDeps func(hcl.Expression) hcl.Diagnostics) (string, error) {
-	expr := expressionOf(block, "name")
-	if expr == nil {
-		return block.Labels[0], nil
-	}
-	invalid := func(detail string) error {
-		return hcl.Diagnostics{{
-			Severity: hcl.DiagError, Summary: "Invalid target name", Detail: detail, Subject: expr.Range().Ptr(),
-		}}
-	}
-	if expressionOf(block, "matrix") == nil {
-		return "", invalid("The attribute name needs a matrix: it names the targets that the matrix makes.")
-	}
-	if diags := loadDeps(expr); diags.HasErrors() {
-		return "", diags
-	}
-	value, diags := expr.Value(ectx)
-	if diags.HasErrors() {
-		return "", diags
-	}
+// nameFrom is the name of a target as a string.
+func nameFrom(value cty.Value, invalid func(string) error) (string, error) {
 	value, err := convert.Convert(value, cty.String)
 	if err != nil || value.IsNull() || !value.IsKnown() {
 		return "", invalid("The name has to be a string.")
@@ -297,7 +232,7 @@ func (t *wireTarget) SetBlockSource(block *hcl.Block) {
 }
 
 // Merge lets what t2 says win over what t says, by the rule of each attribute.
-// hclparser calls it when a target has several blocks.
+// The evaluator calls it when a target has several blocks.
 func (t *wireTarget) Merge(t2 *wireTarget) {
 	for i := range attributes {
 		if a := &attributes[i]; a.merge != nil && a.has(t2) {
@@ -324,25 +259,6 @@ func appendNew(list, more []hcl.Expression) []hcl.Expression {
 		}
 	}
 	return list
-}
-
-// GetEvalContexts is part of hclparser's protocol.
-func (g *wireGroup) GetEvalContexts(base *hcl.EvalContext, _ *hcl.Block, _ func(hcl.Expression) hcl.Diagnostics) ([]*hcl.EvalContext, error) {
-	return []*hcl.EvalContext{base}, nil
-}
-
-// GetName is the group's label. A group cannot be made by a matrix.
-func (g *wireGroup) GetName(_ *hcl.EvalContext, block *hcl.Block, _ func(hcl.Expression) hcl.Diagnostics) (string, error) {
-	for _, name := range []string{"name", "matrix"} {
-		if expr := expressionOf(block, name); expr != nil {
-			return "", hcl.Diagnostics{{
-				Severity: hcl.DiagError, Summary: "A group has no " + name,
-				Detail:  "Only a target can have the attributes matrix and name.",
-				Subject: expr.Range().Ptr(),
-			}}
-		}
-	}
-	return block.Labels[0], nil
 }
 
 // SetBlockSource notes where the group is written.

@@ -1,0 +1,838 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"math/big"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/docker/buildx/bake/hclparser/gohcl"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/ext/typeexpr"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/tonistiigi/go-csvvalue"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
+	ctyjson "github.com/zclconf/go-cty/cty/json"
+)
+
+// evaluator evaluates what the build files define, by the rules of bake's
+// hclparser, down to which definitions can be referred to from where. It differs
+// in three ways: what is evaluated is paid for (meter), the work grows with the
+// size of the project and not with its square, and a failure does not end it:
+// what does not depend on the failure is evaluated too.
+type evaluator struct {
+	meter    *meter
+	lookup   func(string) (string, bool)
+	builtins map[string]string
+
+	variables map[string]*variable
+	functions map[string]*functionDef
+	values    map[string]*expression
+	// scope has the variables, values and functions that have been evaluated.
+	scope *hcl.EvalContext
+	// progress are the variables and values that were begun, and from where.
+	progress map[progressKey]bool
+	begun    map[string]bool // functions
+
+	types map[string]*blockType
+	// blocks are those of a type by the names that they make.
+	blocks map[string]map[string][]*evalBlock
+	order  []*evalBlock
+	// targets is how many there are.
+	targets int
+
+	failures map[any]hcl.Diagnostics
+	renamed  map[string]map[string][]string
+}
+
+type progressKey struct {
+	ctx  *hcl.EvalContext
+	name string
+}
+
+// expression is an attribute's expression, and what it refers to.
+type expression struct {
+	hcl.Expression // as it is written
+	at             hcl.Range
+	paid           hcl.Expression // as it is evaluated
+	calls          []string
+	refs           []hcl.Traversal
+}
+
+// variable is the body of a variable block.
+type variable struct {
+	Type        hcl.Expression        `hcl:"type,optional"`
+	Default     *hcl.Attribute        `hcl:"default,optional"`
+	Description string                `hcl:"description,optional"`
+	Validations []*variableValidation `hcl:"validation,block"`
+	Remain      hcl.Body              `hcl:",remain"`
+
+	name       string
+	block      *hcl.Block
+	def        *expression
+	constraint *cty.Type
+}
+
+type variableValidation struct {
+	Condition    hcl.Expression `hcl:"condition"`
+	ErrorMessage hcl.Expression `hcl:"error_message"`
+}
+
+// functionDef is the body of a function block.
+type functionDef struct {
+	Params   *hcl.Attribute `hcl:"params"`
+	Variadic *hcl.Attribute `hcl:"variadic_params"`
+	Result   *hcl.Attribute `hcl:"result"`
+
+	name   string
+	block  *hcl.Block
+	result *expression
+}
+
+// blockType is a type of blocks that become Go values.
+type blockType struct {
+	typ    reflect.Type
+	schema *hcl.BodySchema
+	fields map[string]*fieldType // by attribute
+	// current are the blocks that a reference to a name sees: the last one of
+	// that name that something was evaluated of.
+	current map[string]*instance
+	any     bool // any block of the type was looked at
+}
+
+type fieldType struct {
+	index int
+	typ   cty.Type
+	zero  cty.Value // what a reference sees of it if it is not written
+	// plain is set for strings, numbers, and lists and maps of them, which can
+	// always be turned into what a reference sees.
+	plain bool
+}
+
+// evalBlock is a block, and the values it makes: one, or one for each
+// combination of a matrix.
+type evalBlock struct {
+	*hcl.Block
+	typ       *blockType
+	attrs     map[string]*expression
+	diags     hcl.Diagnostics // of reading the body
+	instances []*instance
+	named     bool
+}
+
+// instance is one value that a block makes.
+type instance struct {
+	block          *evalBlock
+	name           string
+	vars           map[string]cty.Value // of the matrix
+	ctx            *hcl.EvalContext
+	value          reflect.Value
+	done, progress map[string]bool
+	object         cty.Value // what references see; NilVal after a change
+}
+
+var (
+	// errUndefined says that there is nothing of a name.
+	errUndefined = errors.New("undefined")
+	// errBroken says that something is needed that failed, and was reported.
+	errBroken = errors.New("depends on something that failed")
+)
+
+// key is what failures are noted by: the block, or the name of a value.
+type valueKey string
+
+// evaluation is what became of the items.
+type evaluation struct {
+	file    *wireFile
+	renamed map[string][]string
+	// variables are in the order of the files.
+	variables []*Variable
+	// failures are the errors of each block, by *hcl.Block, and each value, by
+	// valueKey. What only failed because it needs something else has none.
+	failures map[any]hcl.Diagnostics
+}
+
+// evaluateItems evaluates items.
+func (l *loader) evaluateItems(it *items) *evaluation {
+	e := &evaluator{
+		meter: l.meter, lookup: l.lookupVar, builtins: l.builtins(),
+		variables: map[string]*variable{}, functions: map[string]*functionDef{}, values: map[string]*expression{},
+		scope:    &hcl.EvalContext{Variables: map[string]cty.Value{}, Functions: l.meter.functions()},
+		progress: map[progressKey]bool{}, begun: map[string]bool{},
+		types: map[string]*blockType{}, blocks: map[string]map[string][]*evalBlock{},
+		failures: map[any]hcl.Diagnostics{}, renamed: map[string]map[string][]string{},
+	}
+	for name, text := range e.builtins {
+		e.scope.Variables[name] = cty.StringVal(text)
+	}
+	result := &evaluation{failures: e.failures}
+	e.define(it)
+	result.variables = e.evaluateVariables(it)
+	for _, b := range it.blocks {
+		if f := e.functions[firstLabel(b)]; b.Type == "function" && f != nil && f.block == b {
+			e.fail(b, b.LabelRanges[0], "Invalid function", e.function(f.name, e.scope))
+		}
+	}
+	e.collectBlocks(it)
+	result.file = e.evaluateBlocks(l.compose.wireFile())
+	for _, name := range slices.Sorted(maps.Keys(e.values)) {
+		e.fail(valueKey(name), e.values[name].at, "Invalid value", e.resolve(name, e.scope))
+	}
+	result.renamed = e.renamed["target"]
+	return result
+}
+
+func firstLabel(b *hcl.Block) string {
+	if len(b.Labels) == 0 {
+		return ""
+	}
+	return b.Labels[0]
+}
+
+// fail notes the failure of a block or value, if err is one; the first one
+// counts.
+func (e *evaluator) fail(key any, at hcl.Range, summary string, err error) {
+	if err == nil {
+		return
+	}
+	if _, ok := e.failures[key]; ok {
+		return
+	}
+	var diags hcl.Diagnostics
+	switch {
+	case errors.Is(err, errBroken):
+	case errors.As(err, &diags):
+	default:
+		diags = hcl.Diagnostics{{Severity: hcl.DiagError, Summary: summary, Detail: sentence(err.Error()), Subject: &at}}
+	}
+	e.failures[key] = diags
+}
+
+// sentence is the text of an error as a sentence.
+func sentence(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:] + "."
+}
+
+// isReserved reports whether a name is that of blocks or of a built-in variable:
+// bake passes over variables, functions and values that are called so.
+func (e *evaluator) isReserved(name string) bool {
+	_, builtin := e.builtins[name]
+	return builtin || name == "group" || name == "target" || name == projectBlock
+}
+
+// define reads the definitions.
+func (e *evaluator) define(it *items) {
+	for _, b := range it.blocks {
+		name := firstLabel(b)
+		switch b.Type {
+		case "variable":
+			v := &variable{name: name, block: b}
+			if diags := gohcl.DecodeBody(b.Body, nil, v); diags.HasErrors() {
+				e.fail(b, b.DefRange, "Invalid variable", diags)
+			}
+			if !e.isReserved(name) {
+				e.variables[name] = v
+				if v.Default != nil {
+					v.def = e.expression(v.Default)
+				}
+			}
+		case "function":
+			f := &functionDef{name: name, block: b}
+			if diags := gohcl.DecodeBody(b.Body, nil, f); diags.HasErrors() {
+				e.fail(b, b.DefRange, "Invalid function", diags)
+			}
+			if !e.isReserved(name) {
+				e.functions[name] = f
+				if f.Result != nil {
+					f.result = e.expression(f.Result)
+				}
+			}
+		}
+	}
+	for name, attr := range it.attrs {
+		if !e.isReserved(name) && name != "function" {
+			e.values[name] = e.expression(attr)
+		}
+	}
+}
+
+// expression reads what an attribute's expression refers to.
+func (e *evaluator) expression(attr *hcl.Attribute) *expression {
+	return &expression{
+		Expression: attr.Expr, at: attr.Range,
+		paid: e.meter.metered(attr.Expr), calls: callsOf(attr.Expr), refs: attr.Expr.Variables(),
+	}
+}
+
+// callsOf are the names of the functions that an expression calls. In JSON, bake
+// sees only calls that are all of a string.
+func callsOf(expr hcl.Expression) []string {
+	if node, ok := expr.(hclsyntax.Node); ok {
+		var names []string
+		_ = hclsyntax.VisitAll(node, func(n hclsyntax.Node) hcl.Diagnostics {
+			if call, ok := n.(*hclsyntax.FunctionCallExpr); ok {
+				names = append(names, call.Name)
+			}
+			return nil
+		})
+		return names
+	}
+	var names []string
+	if list, diags := hcl.ExprList(expr); !diags.HasErrors() {
+		for _, element := range list {
+			names = append(names, callsOf(element)...)
+		}
+		return names
+	}
+	if pairs, diags := hcl.ExprMap(expr); !diags.HasErrors() {
+		for _, p := range pairs {
+			names = append(append(names, callsOf(p.Key)...), callsOf(p.Value)...)
+		}
+		return names
+	}
+	v, diags := expr.Value(nil)
+	if diags.HasErrors() || v.IsNull() || v.Type() != cty.String {
+		return nil
+	}
+	native, diags := hclsyntax.ParseExpression([]byte(v.AsString()), expr.Range().Filename, expr.Range().Start)
+	if diags.HasErrors() {
+		return nil
+	}
+	return callsOf(native)
+}
+
+// need evaluates what an expression refers to. What does not exist is left to
+// the evaluation to find, or to a function such as try to catch, if missing is
+// set.
+func (e *evaluator) need(x *expression, ctx *hcl.EvalContext, exclude map[string]bool, missing bool) error {
+	for _, name := range x.calls {
+		if err := e.function(name, ctx); err != nil && (!missing || !errors.Is(err, errUndefined)) {
+			return e.at(err, x)
+		}
+	}
+	for _, ref := range x.refs {
+		root := ref.RootName()
+		if exclude[root] {
+			continue
+		}
+		var err error
+		if t, ok := e.types[root]; ok {
+			err = e.needBlock(t, root, ref, x)
+		} else {
+			err = e.resolve(root, ctx)
+		}
+		if err != nil && (!missing || !errors.Is(err, errUndefined)) {
+			return e.at(err, x)
+		}
+	}
+	return nil
+}
+
+// at makes an error of something an expression needs one of the expression.
+func (e *evaluator) at(err error, x *expression) error {
+	var diags hcl.Diagnostics
+	if errors.Is(err, errBroken) || errors.As(err, &diags) {
+		return err
+	}
+	r := x.Range()
+	return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Invalid expression", Detail: sentence(err.Error()), Subject: &r}}
+}
+
+// needBlock evaluates a block that an expression refers to, or an attribute of
+// it.
+func (e *evaluator) needBlock(t *blockType, typeName string, ref hcl.Traversal, x *expression) error {
+	invalid := func(detail string) error {
+		r := x.Range()
+		return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Invalid expression", Detail: detail, Subject: &r}}
+	}
+	if len(ref) < 2 {
+		return invalid(fmt.Sprintf("%s by itself is no value: write %s.NAME.ATTRIBUTE.", typeName, typeName))
+	}
+	name, ok := ref[1].(hcl.TraverseAttr)
+	if !ok {
+		return invalid(fmt.Sprintf("A %s is referred to as %s.NAME.ATTRIBUTE.", typeName, typeName))
+	}
+	attr := ""
+	if len(ref) > 2 {
+		if step, ok := ref[2].(hcl.TraverseAttr); ok {
+			attr = step.Name
+		}
+	}
+	for _, b := range e.blocks[typeName][name.Name] {
+		if err := e.block(b, attr); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// valueOf evaluates an expression whose needs are met.
+func (e *evaluator) valueOf(x *expression, ctx *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
+	return x.paid.Value(e.within(x, ctx))
+}
+
+// within is the context for an expression: with the blocks that it refers to,
+// and no others, so that the work does not grow with all that there are.
+func (e *evaluator) within(x *expression, ctx *hcl.EvalContext) *hcl.EvalContext {
+	objects := map[string]map[string]cty.Value{}
+	for _, ref := range x.refs {
+		t, ok := e.types[ref.RootName()]
+		if !ok || len(ref) < 2 {
+			continue
+		}
+		if objects[ref.RootName()] == nil && t.any {
+			objects[ref.RootName()] = map[string]cty.Value{}
+		}
+		name, ok := ref[1].(hcl.TraverseAttr)
+		if !ok {
+			continue
+		}
+		if i := t.current[name.Name]; i != nil {
+			objects[ref.RootName()][name.Name] = i.seen()
+		}
+	}
+	if len(objects) == 0 {
+		return ctx
+	}
+	inner := ctx
+	vars := map[string]cty.Value{}
+	if ctx != e.scope { // the matrix's variables hide everything else
+		inner, vars = ctx.Parent(), maps.Clone(ctx.Variables)
+	}
+	inner = inner.NewChild()
+	inner.Variables = map[string]cty.Value{}
+	for typeName, object := range objects {
+		inner.Variables[typeName] = cty.ObjectVal(object)
+	}
+	if ctx == e.scope {
+		return inner
+	}
+	inner = inner.NewChild()
+	inner.Variables = vars
+	return inner
+}
+
+// function evaluates a function's definition.
+func (e *evaluator) function(name string, ctx *hcl.EvalContext) error {
+	if _, ok := e.scope.Functions[name]; ok {
+		return nil
+	}
+	f, ok := e.functions[name]
+	if !ok {
+		return fmt.Errorf("function %q does not exist: %w", name, errUndefined)
+	}
+	if _, ok := e.failures[f.block]; ok {
+		return errBroken
+	}
+	if e.begun[name] {
+		return fmt.Errorf("function %s calls itself", name)
+	}
+	e.begun[name] = true
+	err := e.defineFunction(f)
+	if err != nil {
+		e.fail(f.block, f.block.LabelRanges[0], "Invalid function", err)
+		return errBroken
+	}
+	return nil
+}
+
+func (e *evaluator) defineFunction(f *functionDef) error {
+	switch {
+	case f.Result == nil:
+		return errors.New("a function needs a result")
+	case f.Params == nil:
+		return errors.New("a function needs params, which may be an empty list")
+	}
+	exprs, diags := hcl.ExprList(f.Params.Expr)
+	if diags.HasErrors() {
+		return diags
+	}
+	inner := map[string]bool{}
+	param := func(expr hcl.Expression) string {
+		name := hcl.ExprAsKeyword(expr)
+		if name == "" {
+			diags = append(diags, &hcl.Diagnostic{
+				Severity: hcl.DiagError, Summary: "Invalid param element", Detail: "Each parameter name must be an identifier.", Subject: expr.Range().Ptr(),
+			})
+		}
+		inner[name] = true
+		return name
+	}
+	var params []string
+	for _, expr := range exprs {
+		params = append(params, param(expr))
+	}
+	variadic := ""
+	if f.Variadic != nil {
+		variadic = param(f.Variadic.Expr)
+	}
+	if diags.HasErrors() {
+		return diags
+	}
+	if err := e.need(f.result, e.scope, inner, false); err != nil {
+		return err
+	}
+	e.scope.Functions[f.name] = userFunction(params, variadic, f.result.paid, e.scope)
+	return nil
+}
+
+// resolve evaluates a variable or value. A value is evaluated where it is first
+// needed, as bake does it.
+func (e *evaluator) resolve(name string, ctx *hcl.EvalContext) error {
+	if _, ok := e.scope.Variables[name]; ok {
+		return nil
+	}
+	if _, ok := ctx.Variables[name]; ok {
+		return nil
+	}
+	var key any
+	at := hcl.Range{}
+	x, isValue := e.values[name]
+	v := e.variables[name]
+	switch {
+	case isValue:
+		key, at = valueKey(name), x.at
+	case v != nil:
+		key, at = v.block, v.block.DefRange
+	default:
+		return fmt.Errorf("variable %q does not exist: %w", name, errUndefined)
+	}
+	if _, ok := e.failures[key]; ok {
+		return errBroken
+	}
+	if e.progress[progressKey{ctx, name}] {
+		return fmt.Errorf("variable %s refers to itself", name)
+	}
+	e.progress[progressKey{ctx, name}] = true
+	value, err := e.evaluate(name, x, v, ctx)
+	if err != nil {
+		e.fail(key, at, "Invalid value", err)
+		return errBroken
+	}
+	e.scope.Variables[name] = value
+	return nil
+}
+
+// evaluate gives the value of a variable, or of a value outside of all blocks
+// (x), which hides a variable of the same name but can still be overridden.
+func (e *evaluator) evaluate(name string, x *expression, v *variable, ctx *hcl.EvalContext) (cty.Value, error) {
+	typ, typed := cty.DynamicPseudoType, false
+	def := x
+	if def == nil {
+		ctx, def = e.scope, v.def
+		var diags hcl.Diagnostics
+		if typ, diags = typeConstraint(v.Type); diags.HasErrors() {
+			return cty.NilVal, diags
+		}
+		typed = !typ.Equals(cty.DynamicPseudoType) || hcl.ExprAsKeyword(v.Type) == "any"
+		if typed {
+			v.constraint = &typ
+		}
+	}
+	value := cty.NullVal(typ)
+	if def == nil {
+		if _, given, _ := e.override(name, false); !given {
+			if !typed {
+				value = cty.StringVal("")
+			}
+			return value, nil
+		}
+	} else {
+		if err := e.need(def, ctx, nil, true); err != nil {
+			return cty.NilVal, err
+		}
+		var diags hcl.Diagnostics
+		if value, diags = e.valueOf(def, ctx); diags.HasErrors() {
+			return cty.NilVal, diags
+		}
+		var err error
+		if value, err = converted(value, typ); err != nil {
+			return cty.NilVal, fmt.Errorf("the default of variable %s is no %s: %w", name, typ.FriendlyName(), err)
+		}
+	}
+	text, given, isJSON := e.override(name, typed)
+	if !given || v == nil {
+		return value, nil
+	}
+	return fromText(name, text, isJSON, typ, typed, def != nil, value)
+}
+
+// override is the value that the command line or the environment gives, and
+// whether it is JSON: NAME_JSON is asked for where preferred is set, or there is
+// nothing else.
+func (e *evaluator) override(name string, preferred bool) (text string, given, isJSON bool) {
+	text, given = e.lookup(name)
+	if given && !preferred {
+		return text, given, false
+	}
+	json := name + "_JSON"
+	_, builtin := e.builtins[json]
+	if _, declared := e.variables[json]; declared || builtin {
+		return text, given, false
+	}
+	if t, ok := e.lookup(json); ok {
+		return t, true, true
+	}
+	return text, given, false
+}
+
+// fromText makes a value of text from outside: of the declared type, else of
+// the default's.
+func fromText(name, text string, isJSON bool, typ cty.Type, typed, hasDefault bool, value cty.Value) (cty.Value, error) {
+	switch {
+	case typed && isJSON:
+		v, err := ctyjson.Unmarshal([]byte(text), typ)
+		if err != nil {
+			return v, fmt.Errorf("the JSON that is given for variable %s is no %s: %w", name, typ.FriendlyName(), err)
+		}
+		return v, nil
+	case typ.IsListType(), typ.IsSetType(), typ.IsTupleType(), typ.IsMapType():
+		v, err := fromCSV(name, text, typ)
+		if err != nil {
+			return v, fmt.Errorf("the list that is given for variable %s: %w", name, err)
+		}
+		return v, nil
+	case typed && typ.IsPrimitiveType():
+		return fromWord(name, text, typ)
+	case typed:
+		return cty.NilVal, fmt.Errorf("variable %s is of type %s, which can only be given as JSON, in %s_JSON", name, typ.FriendlyName(), name)
+	case !hasDefault, value.Type().Equals(cty.DynamicPseudoType):
+		return cty.StringVal(text), nil
+	case value.Type().IsPrimitiveType():
+		return fromWord(name, text, value.Type())
+	default:
+		return cty.NilVal, fmt.Errorf("variable %s has a default of type %s and cannot be given from outside: declare its type", name, value.Type().FriendlyName())
+	}
+}
+
+// fromWord makes a string, bool or number of text.
+func fromWord(name, text string, typ cty.Type) (cty.Value, error) {
+	switch typ {
+	case cty.String:
+		return cty.StringVal(text), nil
+	case cty.Bool:
+		b, err := strconv.ParseBool(text)
+		if err != nil {
+			return cty.NilVal, fmt.Errorf("variable %s is a bool, and the value that is given for it is neither true nor false", name)
+		}
+		return cty.BoolVal(b), nil
+	case cty.Number:
+		n, err := strconv.ParseFloat(text, 64)
+		if err != nil || math.IsNaN(n) || math.IsInf(n, 0) {
+			return cty.NilVal, fmt.Errorf("variable %s is a number, and the value that is given for it is none", name)
+		}
+		return cty.NumberVal(big.NewFloat(n)), nil
+	default:
+		return cty.NilVal, fmt.Errorf("variable %s is of type %s, which cannot be given in a list", name, typ.FriendlyName())
+	}
+}
+
+// fromCSV makes a list, set, tuple or map of words of comma-separated values; a
+// map's are KEY:VALUE.
+func fromCSV(name, text string, typ cty.Type) (cty.Value, error) {
+	fields, err := csvvalue.Fields(text, nil)
+	if err != nil {
+		return cty.NilVal, err
+	}
+	if typ.IsMapType() {
+		values := map[string]cty.Value{}
+		for _, f := range fields {
+			pair, err := (&csvvalue.Parser{Comma: ':'}).Fields(f, nil)
+			if err != nil {
+				return cty.NilVal, err
+			}
+			if len(pair) != 2 {
+				return cty.NilVal, errors.New("an element of a map is KEY:VALUE")
+			}
+			if values[pair[0]], err = fromWord(name, pair[1], typ.ElementType()); err != nil {
+				return cty.NilVal, err
+			}
+		}
+		if len(values) == 0 {
+			return cty.MapValEmpty(typ.ElementType()), nil
+		}
+		return cty.MapVal(values), nil
+	}
+	if typ.IsTupleType() && len(fields) != typ.Length() {
+		return cty.NilVal, fmt.Errorf("%d elements are needed, and %d are given", typ.Length(), len(fields))
+	}
+	var values []cty.Value
+	for i, f := range fields {
+		element := cty.NilType
+		if typ.IsTupleType() {
+			element = typ.TupleElementType(i)
+		} else {
+			element = typ.ElementType()
+		}
+		v, err := fromWord(name, f, element)
+		if err != nil {
+			return cty.NilVal, err
+		}
+		values = append(values, v)
+	}
+	switch {
+	case typ.IsTupleType():
+		return cty.TupleVal(values), nil
+	case typ.IsSetType() && len(values) == 0:
+		return cty.SetValEmpty(typ.ElementType()), nil
+	case typ.IsSetType():
+		return cty.SetVal(values), nil
+	case len(values) == 0:
+		return cty.ListValEmpty(typ.ElementType()), nil
+	default:
+		return cty.ListVal(values), nil
+	}
+}
+
+// converted is convert.Convert, but not in proportion to the square of the number
+// of elements: that finds a type that all of them have, which for strings,
+// numbers and bools is the one that is wanted.
+func converted(in cty.Value, want cty.Type) (cty.Value, error) {
+	if in.IsNull() || !in.IsKnown() || in.IsMarked() || !want.IsCollectionType() || !want.ElementType().IsPrimitiveType() {
+		return convert.Convert(in, want)
+	}
+	element := want.ElementType()
+	switch ty := in.Type(); {
+	case ty.IsTupleType() && !want.IsMapType() && ty.Length() > 0:
+		values := in.AsValueSlice()
+		for i, v := range values {
+			var err error
+			if values[i], err = convert.Convert(v, element); err != nil {
+				return cty.NilVal, cty.IndexIntPath(i).NewError(err)
+			}
+		}
+		if want.IsSetType() {
+			return cty.SetVal(values), nil
+		}
+		return cty.ListVal(values), nil
+	case ty.IsObjectType() && want.IsMapType() && len(ty.AttributeTypes()) > 0:
+		values := in.AsValueMap()
+		for _, name := range slices.Sorted(maps.Keys(values)) {
+			v, err := convert.Convert(values[name], element)
+			if err != nil {
+				return cty.NilVal, cty.IndexStringPath(name).NewError(err)
+			}
+			values[name] = v
+		}
+		return cty.MapVal(values), nil
+	}
+	return convert.Convert(in, want)
+}
+
+// typeConstraint is the type that a variable declares; any if it declares none.
+func typeConstraint(expr hcl.Expression) (cty.Type, hcl.Diagnostics) {
+	typ, diags := typeexpr.TypeConstraint(expr)
+	if !diags.HasErrors() {
+		return typ, diags
+	}
+	if v, ds := expr.Value(nil); !ds.HasErrors() && v.IsNull() { // not written
+		return cty.DynamicPseudoType, nil
+	}
+	return typ, diags
+}
+
+// evaluateVariables evaluates the variables, and checks their conditions.
+func (e *evaluator) evaluateVariables(it *items) []*Variable {
+	var all []*variable
+	for _, b := range it.blocks {
+		if v := e.variables[firstLabel(b)]; b.Type == "variable" && v != nil && v.block == b {
+			all = append(all, v)
+			if err := e.resolve(v.name, e.scope); err != nil {
+				e.fail(b, b.DefRange, "Invalid value", err)
+			}
+		}
+	}
+	var list []*Variable
+	for _, v := range all {
+		if value, ok := e.scope.Variables[v.name]; ok {
+			list = append(list, v.shown(value))
+			if diags := e.validate(v); diags.HasErrors() {
+				e.fail(v.block, v.block.DefRange, "Invalid value", diags)
+			}
+		}
+	}
+	return list
+}
+
+// validate checks the conditions that a variable's value has to meet. They see
+// what has been evaluated so far.
+func (e *evaluator) validate(v *variable) hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	for _, rule := range v.Validations {
+		invalid := func(summary, detail string) {
+			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: detail, Subject: rule.Condition.Range().Ptr()})
+		}
+		result, ds := e.meter.metered(rule.Condition).Value(e.scope)
+		if ds.HasErrors() {
+			diags = append(diags, ds...)
+			continue
+		}
+		if result.IsNull() {
+			invalid("Invalid condition result", "Condition expression must return either true or false, not null.")
+			continue
+		}
+		result, err := convert.Convert(result, cty.Bool)
+		switch {
+		case err != nil:
+			invalid("Invalid condition result", fmt.Sprintf("Invalid condition result value: %s", err))
+		case !result.IsKnown():
+			invalid("Invalid condition result", "The value of the condition is not known.")
+		case !result.True():
+			message, ds := e.meter.metered(rule.ErrorMessage).Value(e.scope)
+			if ds.HasErrors() {
+				diags = append(diags, ds...)
+				continue
+			}
+			text := "This check failed, but has an invalid error message."
+			if message.IsKnown() && !message.IsNull() && message.Type() == cty.String {
+				text = message.AsString()
+			}
+			invalid("Validation failed", text)
+		}
+	}
+	return diags
+}
+
+// Variable is a variable of the project, as 'list' shows it.
+type Variable struct {
+	Name        string
+	Description string
+	// Type is the declared type, or empty.
+	Type string
+	// Value is the value as text, JSON where it is no string; nil for null.
+	Value *string
+}
+
+func (v *variable) shown(value cty.Value) *Variable {
+	s := &Variable{Name: v.name, Description: v.Description}
+	typ := value.Type()
+	if v.constraint != nil {
+		typ = *v.constraint
+		s.Type = typ.FriendlyNameForConstraint()
+	}
+	if value.IsNull() || !value.IsWhollyKnown() {
+		return s
+	}
+	text := ""
+	if v.constraint == nil && typ.IsPrimitiveType() {
+		if plain, err := convert.Convert(value, cty.String); err == nil {
+			text = plain.AsString()
+		}
+	} else if data, err := ctyjson.Marshal(value, typ); err == nil {
+		text = string(data)
+		if typ.Equals(cty.String) {
+			text = strings.Trim(text, `"`)
+		}
+	}
+	s.Value = &text
+	return s
+}
