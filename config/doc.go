@@ -15,11 +15,11 @@
 // # How
 //
 // Files are read, checked against the table of attributes (schema.go), gathered
-// into one body, evaluated by buildx's hclparser into wireTarget (what is
-// written), merged by the rules of the table with what is inherited and what
+// into one body, evaluated by the rules of buildx's hclparser into wireTarget (what
+// is written), merged by the rules of the table with what is inherited and what
 // --set says (resolve.go), and made into Target (what is meant, target.go). What
-// goes wrong is collected, not returned at once: diagnose.go takes apart what
-// hclparser refused as a whole.
+// goes wrong is collected, not returned at once, and diagnose.go makes sense of it.
+// What evaluation makes is paid for (meter.go): no file takes all memory or time.
 //
 // The package never reads a Dockerfile, never looks at an image and never starts
 // anything; files, environment and working directory come from the caller. It

@@ -410,7 +410,7 @@ func (r *resolver) checkResources(t *wireTarget) {
 			continue
 		}
 		written := strings.TrimSpace(*limit.value)
-		if _, err := units.RAMInBytes(written); err != nil && !(limit.unlimited && written == "-1") {
+		if _, err := units.RAMInBytes(written); err != nil && (!limit.unlimited || written != "-1") {
 			r.errorf(t.where("resources"), "Invalid resources", "%s: %q is not a size such as 64m or 1g.", limit.name, *limit.value)
 		}
 	}
