@@ -60,6 +60,10 @@ test-rootless: test-deps build ## Run the demo and the end-to-end tests as an or
 race: test-deps ## Run all tests under the race detector
 	go test -race -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./...
 
+.PHONY: torture
+torture: test-deps ## Kill, starve and disturb real builds for hours; the short form is part of test
+	go test -count=1 -timeout 12h -v ./torture -args -long $(TORTUREFLAGS)
+
 .PHONY: lint
 lint: ## Run the linters and check the formatting
 	go run $(GOLANGCI) run ./...

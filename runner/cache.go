@@ -36,6 +36,9 @@ type Cache interface {
 // Entry is what a step left.
 type Entry struct {
 	Snapshots []Snapshot `json:"snapshots,omitempty"` // one per output
+	// On are the results of other steps that it was done on: of those inputs that it
+	// takes as a whole. Together with others it is of no use.
+	On []Snapshot `json:"on,omitempty"`
 	// Created is when the step ended. Images take their times from it, so that
 	// the same steps make the same image.
 	Created time.Time `json:"created,omitzero"`

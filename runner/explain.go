@@ -23,6 +23,7 @@ const (
 	ReasonNoCache      Reason = "--no-cache"
 	ReasonInputNoCache Reason = "it builds on a step that --no-cache made run"
 	ReasonGone         Reason = "its result is gone from the store"
+	ReasonAstray       Reason = "what it builds on was made anew"
 	ReasonForgotten    Reason = "its result is not in the cache any more"
 )
 
@@ -116,6 +117,8 @@ func (r *run) why(n *node, was pastStep) Explanation {
 		e.Reason = ReasonInputNoCache
 	case n.lost:
 		e.Reason = ReasonGone
+	case n.astray:
+		e.Reason = ReasonAstray
 	case was.Key == "":
 		e.Reason = ReasonNew
 	case was.Key == n.key.Digest && len(n.differs) == 0:

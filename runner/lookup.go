@@ -90,12 +90,44 @@ func (r *run) warn(n *node, err error) {
 	r.opt.Sink.Emit(w)
 }
 
-// find looks a step's result up by its key.
+// find looks a step's result up by its key. It is good for nothing unless what the
+// step lies on is found as well: something may have made that anew, under the same
+// key.
 func (r *run) find(ctx context.Context, n *node) bool {
-	if n.noCache || n.unsure {
+	if n.cached || n.sought {
+		return n.cached
+	}
+	n.sought = true
+	if n.noCache || n.unsure || n.keyErr != nil {
 		return false
 	}
+	for _, from := range r.bases(n) {
+		if len(from.entry.Snapshots) == 0 && !r.find(ctx, from) {
+			return false
+		}
+	}
 	return r.take(ctx, n, n.id)
+}
+
+// bases are the steps whose results a step takes as a whole. Images are not among
+// them: their layers are what their key says.
+func (r *run) bases(n *node) (out []*node) {
+	for i, in := range n.step.Inputs {
+		if !n.selective(i) && in.Step.Local == nil && in.Step.Image == nil {
+			out = append(out, r.nodes[in.Step])
+		}
+	}
+	return out
+}
+
+// on are the results of those steps.
+func (r *run) on(n *node) (out []Snapshot) {
+	for i, in := range n.step.Inputs {
+		if !n.selective(i) && in.Step.Local == nil && in.Step.Image == nil {
+			out = append(out, r.nodes[in.Step].entry.Snapshots[in.Index])
+		}
+	}
+	return out
 }
 
 // take takes what an entry speaks of as a step's result, if it is still there.
@@ -107,6 +139,10 @@ func (r *run) take(ctx context.Context, n *node, key digest.Digest) bool {
 	for range tries {
 		e, ok := r.entry(n, key)
 		if !ok || len(e.Snapshots) == 0 {
+			return false
+		}
+		if !slices.Equal(e.On, r.on(n)) {
+			n.astray = true
 			return false
 		}
 		r.opt.Engine.Keep(e.Snapshots...)
@@ -162,7 +198,9 @@ func (r *run) findAlike(ctx context.Context, n *node) (bool, error) {
 		if i == 0 {
 			n.differs, n.compared = differs, true
 		}
+		astray := n.astray
 		if len(differs) > 0 || !r.take(ctx, n, v.Key) {
+			n.astray = astray
 			continue
 		}
 		if n.key.Digest != n.id {

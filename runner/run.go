@@ -86,6 +86,8 @@ type node struct {
 	needed   bool
 	entry    Entry
 	cached   bool // entry was found
+	sought   bool // whether it can be found is known
+	astray   bool // an entry was found that lies on something else
 	lost     bool // an entry was found, but not what it speaks of
 	started  bool // it did work, or tried to
 	ran      bool // and came to its end
@@ -223,7 +225,7 @@ func (r *run) vanished(ctx context.Context, exports []*export) bool {
 // again forgets how things ended and finds out what must run now.
 func (r *run) again(ctx context.Context, exports []*export) {
 	for _, n := range r.order {
-		n.needed, n.cached, n.entry, n.unit = false, false, Entry{}, nil
+		n.needed, n.cached, n.sought, n.entry, n.unit = false, false, false, Entry{}, nil
 		if n.keyErr == nil {
 			n.failure = nil
 		}
@@ -407,6 +409,7 @@ func (r *run) obtain(ctx context.Context, n *node) (tail []string, err error) {
 	if r.identify(ctx, n); n.keyErr != nil {
 		return nil, n.keyErr
 	}
+	n.sought = false // more is known now
 	if r.find(ctx, n) {
 		return nil, nil
 	}
@@ -421,6 +424,7 @@ func (r *run) obtain(ctx context.Context, n *node) (tail []string, err error) {
 		return nil, err
 	}
 	defer release()
+	n.sought = false
 	if r.find(ctx, n) { // who had the lease has done it
 		return nil, nil
 	}
@@ -431,7 +435,7 @@ func (r *run) obtain(ctx context.Context, n *node) (tail []string, err error) {
 	n.ran, n.fresh, n.unsure = true, n.noCache || n.unsure, false
 	n.id = n.key.Digest
 	n.entry.Created = r.opt.Now().UTC()
-	n.entry.Step = n.step.Name
+	n.entry.Step, n.entry.On = n.step.Name, r.on(n)
 	r.remember(n)
 	return tail, nil
 }

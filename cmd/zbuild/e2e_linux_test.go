@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +23,8 @@ import (
 	"go.podman.io/storage"
 	"go.podman.io/storage/pkg/unshare"
 	"go.podman.io/storage/types"
+
+	"github.com/zbuild/zbuild/internal/storecheck"
 )
 
 // Credentials of the registry that the script command "registry" starts.
@@ -272,39 +273,5 @@ func checkStore() (problems []string, err error) {
 	}
 	defer func() { _, err = store.Shutdown(false) }()
 
-	containers, err := store.Containers()
-	if err != nil {
-		return nil, err
-	}
-	for _, c := range containers {
-		problems = append(problems, fmt.Sprintf("container %s %v was left", c.ID, c.Names))
-	}
-	layers, err := store.Layers()
-	if err != nil {
-		return nil, err
-	}
-	for _, l := range layers {
-		if n, err := store.Mounted(l.ID); err != nil || n > 0 {
-			problems = append(problems, fmt.Sprintf("layer %s is mounted %d times (%v)", l.ID, n, err))
-		}
-		if l.Flags["incomplete"] != nil {
-			problems = append(problems, fmt.Sprintf("layer %s is incomplete", l.ID))
-		}
-	}
-	// Step layers, which no image refers to, are zbuild's cache: not of interest
-	// here however old they are.
-	ever := 100 * 365 * 24 * time.Hour
-	check := storage.CheckEverything()
-	check.LayerUnreferencedMaximumAge = &ever
-	report, err := store.Check(check)
-	if err != nil {
-		return problems, err
-	}
-	for kind, damaged := range map[string]map[string][]error{"layer": report.Layers, "image": report.Images, "container": report.Containers} {
-		for id, errs := range damaged {
-			problems = append(problems, fmt.Sprintf("%s %s: %v", kind, id, errors.Join(errs...)))
-		}
-	}
-	slices.Sort(problems)
-	return problems, nil
+	return storecheck.Problems(store)
 }
