@@ -67,6 +67,8 @@ type Target struct {
 	// NoCacheFilter are the stages whose cached results must not be taken.
 	NoCacheFilter []string
 	Outputs       []Output
+	// Attest are the attestations that go with what leaves.
+	Attest []Attest
 	// CacheFrom and CacheTo are the caches that results of steps are taken from and
 	// left in.
 	CacheFrom, CacheTo []Cache
@@ -157,6 +159,14 @@ type Output struct {
 	Dest string
 	// Attrs are the type's other attributes, with the target's annotations. What
 	// they mean is said by package exporter; they have been checked.
+	Attrs map[string]string
+}
+
+// Attest is an attestation that goes with an image.
+type Attest struct {
+	// Type is "provenance".
+	Type string
+	// Attrs are BuildKit's: mode, version, builder-id, reproducible, inline-only.
 	Attrs map[string]string
 }
 

@@ -86,7 +86,7 @@ var attributes = []attribute{
 	},
 	{
 		name: "attest", kind: "list of attestations", rule: mergeElement, sets: []string{"attest"}, multi: true,
-		use: notYet, effect: "no attestation is made",
+		use: forBuild,
 		ops: always(composite[buildflags.Attest](func(t *wireTarget) *buildflags.Attests { return &t.Attest })),
 	},
 	{

@@ -62,6 +62,7 @@ func (r *resolver) buildTarget(t *wireTarget) *Target {
 		NoCache:          deref(t.NoCache),
 		NoCacheFilter:    t.NoCacheFilter,
 		Outputs:          r.outputs(t),
+		Attest:           r.attests(t),
 		CacheFrom:        r.caches(t, "cache-from", t.CacheFrom),
 		CacheTo:          r.caches(t, "cache-to", t.CacheTo),
 		Network:          r.network(t),
@@ -131,8 +132,6 @@ func (r *resolver) notYetAvailable(t *wireTarget) {
 // harmless reports whether nothing is lost by leaving the attribute out.
 func (r *resolver) harmless(a *attribute, t *wireTarget) bool {
 	switch a.name {
-	case "attest":
-		return !slices.ContainsFunc(t.Attest, func(a *buildflags.Attest) bool { return !a.Disabled })
 	case "call":
 		return *t.Call == "" || *t.Call == "build"
 	case "policy":

@@ -143,6 +143,14 @@ func (r *run) bundle(ctx context.Context, d *delivery) error {
 		if oci := o.spec.Image.OCITypes; oci != nil {
 			opt.Docker = !*oci
 		}
+		if o.spec.Type != exporter.Docker { // whose archives have one image and nothing else
+			opt.Attest = r.attestFor(d, o)
+		}
+		if opt.Attest != nil && opt.Docker {
+			return errors.New("attestations need OCI's media types: leave oci-mediatypes=false and format=docker out")
+		}
+		// BuildKit's default too.
+		opt.Artifact = o.spec.Image.Artifact == nil || *o.spec.Image.Artifact
 		var err error
 		if o.bundle, err = pack.Build(ctx, r.opt.Compressor, images, opt); err != nil {
 			return err

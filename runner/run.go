@@ -61,7 +61,9 @@ type run struct {
 	plan  *planner.Plan
 	keyer *keyer
 	nodes map[*planner.Step]*node
-	order []*node // as in the plan
+	order []*node   // as in the plan
+	id    string    // of the build
+	begin time.Time // when it began
 	// remote has what imported caches say, by key.
 	remote map[digest.Digest]remoteRecord
 	// useless has the sources of those that let a step down.
@@ -142,6 +144,7 @@ func (r *run) run(ctx context.Context, result *Result) error {
 		r.order = append(r.order, n)
 	}
 	begin := r.opt.Now()
+	r.id, r.begin = result.BuildID, begin
 	r.importCaches(ctx)
 	r.makeKeys(ctx)
 	done, err := r.opt.Engine.Use(ctx)

@@ -45,6 +45,10 @@ func (r *run) trees(ctx context.Context, d *delivery, o *outgoing) (fsutil.FS, f
 			return nil, nil, err
 		}
 		closers = append(closers, release)
+		if tree, err = r.withAttestations(ctx, x, o, tree, split); err != nil {
+			done()
+			return nil, nil, err
+		}
 		platform := platforms.FormatAll(x.result.Platform)
 		if split {
 			stat := &fstypes.Stat{Mode: uint32(os.ModeDir | 0o755), Path: platformDir(platform)}

@@ -1,0 +1,58 @@
+package config
+
+import (
+	"maps"
+	"strconv"
+	"strings"
+)
+
+// attests are the attestations that are asked for.
+func (r *resolver) attests(t *wireTarget) []Attest {
+	var out []Attest
+	for i, a := range t.Attest {
+		if a.Disabled {
+			continue
+		}
+		at := t.whereIndex("attest", i, len(t.Attest))
+		invalid := func(detail string) {
+			if !r.req.EvaluateOnly {
+				r.errorf(at, "Invalid attest", "The attestation %s of target %s: %s.", a, t.Name, detail)
+			}
+		}
+		switch a.Type {
+		case "provenance":
+			checkProvenance(a.Attrs, invalid)
+		case "sbom":
+			if !r.req.EvaluateOnly {
+				r.warnf(at, "An SBOM is not available yet", "Target %s gets no SBOM. The image is the same without it.", t.Name)
+			}
+			continue
+		default:
+			invalid("there are provenance and sbom" + didYouMean(a.Type, []string{"provenance", "sbom"}))
+			continue
+		}
+		out = append(out, Attest{Type: a.Type, Attrs: maps.Clone(a.Attrs)})
+	}
+	return out
+}
+
+// checkProvenance checks the attributes that BuildKit's provenance has.
+func checkProvenance(attrs map[string]string, invalid func(string)) {
+	switch attrs["mode"] {
+	case "", "min", "max", "full":
+	default:
+		invalid("the mode is min or max")
+	}
+	switch attrs["version"] {
+	case "", "v1", "v0.2":
+	default:
+		invalid("the version is v1 or v0.2")
+	}
+	for _, key := range []string{"reproducible", "inline-only"} {
+		if value := strings.TrimSpace(attrs[key]); value != "" {
+			if _, err := strconv.ParseBool(value); err != nil {
+				invalid(key + " is true or false")
+			}
+		}
+	}
+}

@@ -1,0 +1,274 @@
+package runner
+
+// Provenance is made by BuildKit's own code, out of what the plan says: what an
+// image was built from, and in which steps. It has no values of secrets, and no
+// paths of this host.
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/platforms"
+	intoto "github.com/in-toto/in-toto-golang/in_toto"
+	slsa02 "github.com/in-toto/in-toto-golang/in_toto/slsa_provenance/v0.2"
+	slsa1 "github.com/in-toto/in-toto-golang/in_toto/slsa_provenance/v1"
+	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/solver/llbsolver/provenance"
+	provenancetypes "github.com/moby/buildkit/solver/llbsolver/provenance/types"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/solver/result"
+	"github.com/moby/buildkit/util/purl"
+	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/package-url/packageurl-go"
+
+	"github.com/zbuild/zbuild/config"
+	"github.com/zbuild/zbuild/internal/pack"
+	"github.com/zbuild/zbuild/planner"
+)
+
+// Attributes of a provenance attestation, as BuildKit has them.
+const (
+	attestProvenance = "provenance"
+	provenanceMin    = "min"
+)
+
+// attestFor makes the statements that a target asks for about one of its images;
+// nil if it asks for none.
+func (r *run) attestFor(d *delivery, o *outgoing) func(context.Context, int, ocispecs.Descriptor) ([]pack.Statement, error) {
+	if !slices.ContainsFunc(d.target.Config.Attest, func(a config.Attest) bool { return a.Type == attestProvenance }) {
+		return nil
+	}
+	return func(ctx context.Context, i int, m ocispecs.Descriptor) ([]pack.Statement, error) {
+		var subjects []intoto.Subject
+		for _, name := range o.names {
+			url, err := purl.RefToPURL(packageurl.TypeDocker, name, m.Platform)
+			if err != nil {
+				return nil, err
+			}
+			subjects = append(subjects, intoto.Subject{Name: url, Digest: result.ToDigestMap(m.Digest)})
+		}
+		return r.statements(ctx, d.exports[i], subjects)
+	}
+}
+
+// statements are what is to be said of a result, about subjects.
+func (r *run) statements(ctx context.Context, x *export, subjects []intoto.Subject) ([]pack.Statement, error) {
+	var out []pack.Statement
+	for _, a := range x.target.Config.Attest {
+		if a.Type != attestProvenance {
+			continue
+		}
+		kind, predicate, err := r.provenance(ctx, x, a.Attrs)
+		if err != nil {
+			return nil, err
+		}
+		if subjects == nil {
+			subjects = []intoto.Subject{}
+		}
+		data, err := json.Marshal(intoto.Statement{
+			StatementHeader: intoto.StatementHeader{Type: intoto.StatementInTotoV1, PredicateType: kind, Subject: subjects},
+			Predicate:       predicate,
+		})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, pack.Statement{PredicateType: kind, Data: data})
+	}
+	return out, nil
+}
+
+// provenance is the predicate and its type.
+func (r *run) provenance(ctx context.Context, x *export, attrs map[string]string) (string, any, error) {
+	steps := reachable(x.result.Root.Step)
+	capture := &provenance.Capture{TargetPlatform: platforms.FormatAll(x.result.Platform)}
+	capture.Request = request(x)
+	captureSources(capture, x, steps)
+	p, err := provenance.NewPredicate(capture)
+	if err != nil {
+		return "", nil, err
+	}
+	meta := p.RunDetails.Metadata
+	started, finished := r.begin.UTC(), r.opt.Now().UTC()
+	meta.StartedOn, meta.FinishedOn = &started, &finished
+	meta.InvocationID = r.id
+	meta.Reproducible = isTrue(attrs["reproducible"])
+	p.RunDetails.Builder.ID = attrs["builder-id"]
+	if cmp.Or(attrs["mode"], "max") == provenanceMin {
+		scrub(p)
+	} else {
+		def, err := r.definition(x, steps)
+		if err != nil {
+			return "", nil, err
+		}
+		if _, err := provenance.AddBuildConfig(ctx, p, capture, built{def}, false); err != nil {
+			return "", nil, err
+		}
+	}
+	if provenancetypes.ProvenanceSLSA(attrs["version"]) == provenancetypes.ProvenanceSLSA02 {
+		return slsa02.PredicateSLSAProvenance, p.ConvertToSLSA02(), nil
+	}
+	return slsa1.PredicateSLSAProvenance, p, nil
+}
+
+// scrub leaves out what a build may have been told in confidence.
+func scrub(p *provenancetypes.ProvenancePredicateSLSA1) {
+	req := &p.BuildDefinition.ExternalParameters.Request
+	args := make(map[string]string)
+	for k, v := range req.Args {
+		if strings.HasPrefix(k, "build-arg:") || strings.HasPrefix(k, "label:") {
+			p.RunDetails.Metadata.Completeness.Request = false
+			continue
+		}
+		args[k] = v
+	}
+	req.Args, req.Secrets, req.SSH = args, nil, nil
+}
+
+// reachable lists the steps that a result is made of, inputs first.
+func reachable(root *planner.Step) []*planner.Step {
+	var out []*planner.Step
+	seen := make(map[*planner.Step]bool)
+	var visit func(*planner.Step)
+	visit = func(s *planner.Step) {
+		if s == nil || seen[s] {
+			return
+		}
+		seen[s] = true
+		for _, in := range s.Inputs {
+			visit(in.Step)
+		}
+		out = append(out, s)
+	}
+	visit(root)
+	return out
+}
+
+// request is what the Dockerfile frontend was asked.
+func request(x *export) provenancetypes.Parameters {
+	t := x.target.Config
+	p := provenancetypes.Parameters{Frontend: "dockerfile.v0", Args: map[string]string{
+		"filename": filepath.Base(t.Dockerfile), "platform": platforms.FormatAll(x.result.Platform),
+	}}
+	if t.Stage != "" {
+		p.Args["target"] = t.Stage
+	}
+	for k, v := range t.Args {
+		p.Args["build-arg:"+k] = v
+	}
+	for k, v := range t.Labels {
+		p.Args["label:"+k] = v
+	}
+	for _, id := range slices.Sorted(maps.Keys(t.Secrets)) {
+		p.Secrets = append(p.Secrets, &provenancetypes.Secret{ID: id, Optional: true})
+	}
+	return p
+}
+
+// captureSources notes what comes from elsewhere.
+func captureSources(c *provenance.Capture, x *export, steps []*planner.Step) {
+	for _, s := range steps {
+		switch {
+		case s.Image != nil:
+			p := s.Image.Platform
+			c.AddImage(provenancetypes.ImageSource{Ref: s.Image.Ref, Platform: &p, Digest: s.Image.Digest})
+		case s.Local != nil:
+			c.AddLocal(provenancetypes.LocalSource{Name: contextName(x, s.Local)})
+		case s.Op.GetSource() != nil:
+			// Its digest is not known to the plan.
+			c.IncompleteMaterials = true
+		case s.Op.GetExec() != nil:
+			c.NetworkAccess = c.NetworkAccess || s.Op.GetExec().Network != pb.NetMode_NONE
+		}
+	}
+}
+
+// contextName is what the target calls a directory.
+func contextName(x *export, l *planner.Local) string {
+	t := x.target.Config
+	for _, name := range slices.Sorted(maps.Keys(t.Contexts)) {
+		if c := t.Contexts[name]; c.Kind == config.ContextDir && c.Value == l.Dir {
+			return name
+		}
+	}
+	return "context"
+}
+
+// definition is the graph of a result, without places on this host.
+func (r *run) definition(x *export, steps []*planner.Step) (*pb.Definition, error) {
+	def := &pb.Definition{Metadata: map[string]*pb.OpMetadata{}}
+	src := &pb.Source{Locations: map[string]*pb.Locations{}}
+	files := make(map[string]int32)
+	renamed := make(map[*planner.Step]digest.Digest)
+	add := func(op *pb.Op) (digest.Digest, error) {
+		raw, err := op.MarshalVT()
+		if err != nil {
+			return "", err
+		}
+		def.Def = append(def.Def, raw)
+		return digest.FromBytes(raw), nil
+	}
+	for _, s := range steps {
+		op := s.Op.CloneVT()
+		if s.Local != nil {
+			op.GetSource().Identifier = "local://" + contextName(x, s.Local)
+		}
+		for i, in := range s.Inputs {
+			if in.Step != nil && i < len(op.Inputs) {
+				op.Inputs[i].Digest = string(renamed[in.Step])
+			}
+		}
+		var err error
+		if renamed[s], err = add(op); err != nil {
+			return nil, err
+		}
+		if at := s.Location; at != nil {
+			i, ok := files[at.Filename]
+			if !ok {
+				i = int32(len(src.Infos)) //nolint:gosec // files of a plan
+				files[at.Filename] = i
+				src.Infos = append(src.Infos, &pb.SourceInfo{Filename: filepath.Base(at.Filename), Data: r.plan.Sources[at.Filename], Language: "Dockerfile"})
+			}
+			src.Locations[string(renamed[s])] = &pb.Locations{Locations: []*pb.Location{{
+				SourceIndex: i,
+				Ranges: []*pb.Range{{
+					Start: &pb.Position{Line: int32(at.Start.Line)}, //nolint:gosec // lines of a file
+					End:   &pb.Position{Line: int32(at.End.Line)},   //nolint:gosec // lines of a file
+				}},
+			}}}
+		}
+	}
+	root := x.result.Root
+	if root.Step == nil {
+		return &pb.Definition{}, nil
+	}
+	def.Source = src
+	_, err := add(&pb.Op{Inputs: []*pb.Input{{Digest: string(renamed[root.Step]), Index: int64(root.Index)}}})
+	return def, err
+}
+
+// built is a definition as solver.ResultProxy, of which provenance wants nothing
+// else.
+type built struct{ def *pb.Definition }
+
+var _ solver.ResultProxy = built{}
+
+// ID is for solver.ResultProxy.
+func (built) ID() string { return "" }
+
+// Result is for solver.ResultProxy.
+func (built) Result(context.Context) (solver.CachedResult, error) { return nil, nil } //nolint:nilnil // there is none
+
+// Release is for solver.ResultProxy.
+func (built) Release(context.Context) error { return nil }
+
+// Definition is for solver.ResultProxy.
+func (b built) Definition() *pb.Definition { return b.def }
+
+// Provenance is for solver.ResultProxy.
+func (built) Provenance() any { return nil }

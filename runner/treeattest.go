@@ -1,0 +1,68 @@
+package runner
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io/fs"
+
+	"github.com/containerd/platforms"
+	intoto "github.com/in-toto/in-toto-golang/in_toto"
+	"github.com/moby/buildkit/solver/result"
+	"github.com/moby/buildkit/util/staticfs"
+	digest "github.com/opencontainers/go-digest"
+	"github.com/tonistiigi/fsutil"
+	fstypes "github.com/tonistiigi/fsutil/types"
+)
+
+// withAttestations adds to a file tree what is stated about its files, as BuildKit
+// does it: files beside them.
+func (r *run) withAttestations(ctx context.Context, x *export, o *outgoing, tree fsutil.FS, split bool) (fsutil.FS, error) {
+	wanted := false
+	for _, a := range x.target.Config.Attest {
+		wanted = wanted || !isTrue(a.Attrs["inline-only"])
+	}
+	if !wanted {
+		return tree, nil
+	}
+	var subjects []intoto.Subject
+	err := tree.Walk(ctx, "", func(p string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		f, err := tree.Open(p)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		d, err := digest.FromReader(f)
+		subjects = append(subjects, intoto.Subject{Name: p, Digest: result.ToDigestMap(d)})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	statements, err := r.statements(ctx, x, subjects)
+	if err != nil {
+		return nil, err
+	}
+	files := staticfs.NewFS()
+	for _, s := range statements {
+		name := o.spec.Tree.AttestationPrefix + attestProvenance
+		if len(x.target.Results) > 1 && !split {
+			name += "." + platformDir(platforms.FormatAll(x.result.Platform))
+		}
+		name += ".json"
+		var pretty bytes.Buffer
+		if err := json.Indent(&pretty, s.Data, "", "  "); err != nil {
+			return nil, err
+		}
+		const mode = 0o600
+		modified := r.begin
+		if e := x.epoch(o); e != nil {
+			modified = *e
+		}
+		files.Add(name, &fstypes.Stat{Mode: mode, Path: name, ModTime: modified.UnixNano()}, pretty.Bytes())
+	}
+	return staticfs.NewMergeFS(tree, files), nil
+}
