@@ -14,14 +14,12 @@ import (
 	"strings"
 
 	"github.com/containerd/platforms"
-	intoto "github.com/in-toto/in-toto-golang/in_toto"
 	slsa02 "github.com/in-toto/in-toto-golang/in_toto/slsa_provenance/v0.2"
 	slsa1 "github.com/in-toto/in-toto-golang/in_toto/slsa_provenance/v1"
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/solver/llbsolver/provenance"
 	provenancetypes "github.com/moby/buildkit/solver/llbsolver/provenance/types"
 	"github.com/moby/buildkit/solver/pb"
-	"github.com/moby/buildkit/solver/result"
 	"github.com/moby/buildkit/util/purl"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -38,6 +36,24 @@ const (
 	provenanceMin    = "min"
 )
 
+// statementType is version 1 of in-toto's statements.
+const statementType = "https://in-toto.io/Statement/v1"
+
+// statement is an in-toto statement:
+// https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md
+type statement struct {
+	Type          string    `json:"_type"`
+	PredicateType string    `json:"predicateType"`
+	Subject       []subject `json:"subject"`
+	Predicate     any       `json:"predicate"`
+}
+
+// subject is what a statement is about.
+type subject struct {
+	Name   string            `json:"name"`
+	Digest map[string]string `json:"digest"`
+}
+
 // attestFor makes the statements that a target asks for about one of its images;
 // nil if it asks for none.
 func (r *run) attestFor(d *delivery, o *outgoing) func(context.Context, int, ocispecs.Descriptor) ([]pack.Statement, error) {
@@ -45,20 +61,24 @@ func (r *run) attestFor(d *delivery, o *outgoing) func(context.Context, int, oci
 		return nil
 	}
 	return func(ctx context.Context, i int, m ocispecs.Descriptor) ([]pack.Statement, error) {
-		var subjects []intoto.Subject
+		var subjects []subject
 		for _, name := range o.names {
 			url, err := purl.RefToPURL(packageurl.TypeDocker, name, m.Platform)
 			if err != nil {
 				return nil, err
 			}
-			subjects = append(subjects, intoto.Subject{Name: url, Digest: result.ToDigestMap(m.Digest)})
+			subjects = append(subjects, subject{Name: url, Digest: digestMap(m.Digest)})
 		}
 		return r.statements(ctx, d.exports[i], subjects)
 	}
 }
 
+func digestMap(d digest.Digest) map[string]string {
+	return map[string]string{d.Algorithm().String(): d.Encoded()}
+}
+
 // statements are what is to be said of a result, about subjects.
-func (r *run) statements(ctx context.Context, x *export, subjects []intoto.Subject) ([]pack.Statement, error) {
+func (r *run) statements(ctx context.Context, x *export, subjects []subject) ([]pack.Statement, error) {
 	var out []pack.Statement
 	for _, a := range x.target.Config.Attest {
 		if a.Type != attestProvenance {
@@ -69,12 +89,9 @@ func (r *run) statements(ctx context.Context, x *export, subjects []intoto.Subje
 			return nil, err
 		}
 		if subjects == nil {
-			subjects = []intoto.Subject{}
+			subjects = []subject{}
 		}
-		data, err := json.Marshal(intoto.Statement{
-			StatementHeader: intoto.StatementHeader{Type: intoto.StatementInTotoV1, PredicateType: kind, Subject: subjects},
-			Predicate:       predicate,
-		})
+		data, err := json.Marshal(statement{Type: statementType, PredicateType: kind, Subject: subjects, Predicate: predicate})
 		if err != nil {
 			return nil, err
 		}

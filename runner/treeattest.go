@@ -7,8 +7,6 @@ import (
 	"io/fs"
 
 	"github.com/containerd/platforms"
-	intoto "github.com/in-toto/in-toto-golang/in_toto"
-	"github.com/moby/buildkit/solver/result"
 	"github.com/moby/buildkit/util/staticfs"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/tonistiigi/fsutil"
@@ -25,7 +23,7 @@ func (r *run) withAttestations(ctx context.Context, x *export, o *outgoing, tree
 	if !wanted {
 		return tree, nil
 	}
-	var subjects []intoto.Subject
+	var subjects []subject
 	err := tree.Walk(ctx, "", func(p string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
 			return err
@@ -36,7 +34,7 @@ func (r *run) withAttestations(ctx context.Context, x *export, o *outgoing, tree
 		}
 		defer f.Close()
 		d, err := digest.FromReader(f)
-		subjects = append(subjects, intoto.Subject{Name: p, Digest: result.ToDigestMap(d)})
+		subjects = append(subjects, subject{Name: p, Digest: digestMap(d)})
 		return err
 	})
 	if err != nil {

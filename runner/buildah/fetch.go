@@ -98,8 +98,12 @@ func (e *Engine) Unpack(ctx context.Context, below runner.Snapshot, l pack.Layer
 	if err != nil {
 		return "", err
 	}
-	tar, err := e.spool(in)
-	if err = errors.Join(err, in.Close()); err != nil {
+	sum := digest.Canonical.Digester()
+	tar, err := e.spool(io.TeeReader(in, sum.Hash()))
+	if err = errors.Join(err, in.Close()); err == nil && sum.Digest() != l.DiffID {
+		err = fmt.Errorf("layer %s is %s", l.DiffID, sum.Digest())
+	}
+	if err != nil {
 		if tar != nil {
 			tar.Close()
 		}

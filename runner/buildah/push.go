@@ -19,10 +19,10 @@ import (
 	"github.com/distribution/reference"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.podman.io/common/pkg/retry"
+	"go.podman.io/image/v5/copy"
 	"go.podman.io/image/v5/docker"
-	"go.podman.io/image/v5/pkg/blobinfocache"
+	"go.podman.io/image/v5/signature"
 	"go.podman.io/image/v5/types"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/zbuild/zbuild/internal/pack"
 )
@@ -46,28 +46,30 @@ func (e *Engine) Upload(ctx context.Context, b *pack.Bundle, repository string, 
 	if err != nil {
 		return err
 	}
-	dest, err := e.destination(ctx, ref, named, insecure)
+	// What is made here is trusted; policies are about what comes in.
+	policy, err := signature.NewPolicyContext(&signature.Policy{Default: signature.PolicyRequirements{signature.NewPRInsecureAcceptAnything()}})
 	if err != nil {
-		return fmt.Errorf("pushing to %s: %w", named, err)
+		return err
 	}
-	defer dest.Close() //nolint:errcheck // nothing is held
-	cache := blobinfocache.DefaultCache(e.system)
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(blobsAtOnce)
-	for _, blob := range b.Blobs {
-		g.Go(func() error { return e.putBlob(gctx, dest, blob, cache) })
+	defer policy.Destroy() //nolint:errcheck // nothing is held
+	sys := e.systemFor(named, ocispecs.Platform{})
+	if insecure {
+		sys.DockerInsecureSkipTLSVerify = types.OptionalBoolTrue
 	}
-	if err := g.Wait(); err != nil {
+	// What has got there is found there by the next try.
+	err = e.persist(ctx, func() error {
+		return patiently(ctx, e.patience.blob, func(ctx context.Context, alive func()) error {
+			_, err := copy.Image(ctx, policy, ref, bundleReference{bundle: b, alive: alive}, &copy.Options{
+				DestinationCtx: sys, PreserveDigests: true, ImageListSelection: copy.CopyAllImages, MaxParallelDownloads: blobsAtOnce,
+			})
+			return err
+		})
+	})
+	if err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		return fmt.Errorf("pushing to %s: %w", named, err)
-	}
-	// What others refer to comes before them.
-	for _, m := range append(b.Manifests[:len(b.Manifests):len(b.Manifests)], b.Root) {
-		if err := e.putManifest(ctx, dest, m); err != nil {
-			return fmt.Errorf("pushing to %s: %w", named, err)
-		}
 	}
 	return nil
 }
@@ -83,11 +85,14 @@ func (e *Engine) Publish(ctx context.Context, b *pack.Bundle, name string, insec
 	if err != nil {
 		return err
 	}
-	dest, err := e.destination(ctx, ref, named, insecure)
-	if err == nil {
+	err = e.persist(ctx, func() error {
+		dest, err := e.destination(ctx, ref, named, insecure)
+		if err != nil {
+			return err
+		}
 		defer dest.Close() //nolint:errcheck // nothing is held
-		err = e.putManifest(ctx, dest, b.Root)
-	}
+		return e.putManifest(ctx, dest, b.Root)
+	})
 	if err != nil {
 		return fmt.Errorf("pushing %s: %w", named, err)
 	}
@@ -103,34 +108,9 @@ func (e *Engine) destination(ctx context.Context, ref types.ImageReference, name
 	return ref.NewImageDestination(ctx, sys)
 }
 
-func (e *Engine) putBlob(ctx context.Context, dest types.ImageDestination, blob pack.Blob, cache types.BlobInfoCache) error {
-	info := types.BlobInfo{Digest: blob.Digest, Size: blob.Size, MediaType: blob.MediaType}
-	return e.persist(ctx, func() error {
-		var have bool
-		err := patiently(ctx, e.patience.answer, func(ctx context.Context, _ func()) (err error) {
-			have, _, err = dest.TryReusingBlob(ctx, info, cache, false)
-			return err
-		})
-		if err != nil || have {
-			return err
-		}
-		return patiently(ctx, e.patience.blob, func(ctx context.Context, alive func()) error {
-			in, err := blob.Open(ctx)
-			if err != nil {
-				return err
-			}
-			defer in.Close()
-			_, err = dest.PutBlob(ctx, &livelyReader{in, alive}, info, cache, false)
-			return err
-		})
-	})
-}
-
 func (e *Engine) putManifest(ctx context.Context, dest types.ImageDestination, m pack.Manifest) error {
-	return e.persist(ctx, func() error {
-		return patiently(ctx, e.patience.answer, func(ctx context.Context, _ func()) error {
-			return dest.PutManifest(ctx, m.Data, nil)
-		})
+	return patiently(ctx, e.patience.answer, func(ctx context.Context, _ func()) error {
+		return dest.PutManifest(ctx, m.Data, nil)
 	})
 }
 
