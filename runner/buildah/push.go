@@ -42,7 +42,11 @@ func (e *Engine) Upload(ctx context.Context, b *pack.Bundle, repository string, 
 		return fmt.Errorf("the name %q: %w", repository, err)
 	}
 	named = reference.TrimNamed(named)
-	ref, err := docker.NewReferenceUnknownDigest(named)
+	pinned, err := reference.WithDigest(named, b.Root.Descriptor.Digest)
+	if err != nil {
+		return err
+	}
+	ref, err := docker.NewReference(pinned)
 	if err != nil {
 		return err
 	}
