@@ -149,7 +149,9 @@ func (a *assembler) edge(e edge) Input {
 func (a *assembler) describe(s *Step, u *unit, m *mark) {
 	if s.Name == "" {
 		s.Name = m.name
-		if m.own && len(m.lines) > 0 {
+		// A source has no line of its own; who looks for what went wrong with it finds
+		// the instruction that needs it.
+		if (m.own || s.File != nil || s.Tree != nil) && len(m.lines) > 0 {
 			first := slices.MinFunc(m.lines, func(a, b lineRange) int { return a.first - b.first })
 			s.Location = u.src.lines(first.first, first.last)
 		}

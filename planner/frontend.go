@@ -127,7 +127,7 @@ func (r *run) instructions() int {
 func (r *run) gateway(opts map[string]string) (*gateway, error) {
 	u := r.u
 	g := &gateway{
-		opts: maps.Clone(opts), build: u.opt.Platform, image: r.image, remote: r.remoteRef, metadata: r.sourceMetadata,
+		opts: maps.Clone(opts), build: u.opt.Platform, image: r.image, layout: r.layoutImage, remote: r.remoteRef, metadata: r.sourceMetadata,
 		locals: map[string]func(string) ([]byte, error){dockerfileName: u.readBeside},
 		inputs: make(map[string]llb.State),
 	}
@@ -153,6 +153,16 @@ func (r *run) gateway(opts map[string]string) (*gateway, error) {
 		case config.ContextDir:
 			g.opts["context:"+key] = "local:" + namedPrefix + name
 			g.locals[namedPrefix+name] = dirReader(u.files, c.Value)
+		case config.ContextOCILayout:
+			dir, value, err := u.layout(c.Value)
+			if err != nil {
+				return nil, &layoutError{context: name, err: err}
+			}
+			if r.layouts == nil {
+				r.layouts = make(map[string]string)
+			}
+			r.layouts[layoutStore(dir)] = dir
+			g.opts["context:"+key] = value
 		case config.ContextImage:
 			g.opts["context:"+key] = "docker-image://" + imageRef(c)
 		case config.ContextTarget:
@@ -348,7 +358,7 @@ func (u *unit) localDockerfile() bool {
 func (u *unit) checkContexts() {
 	c := u.cfg.Context
 	u.checkContext(c, "the context", u.cfg.At("context"))
-	if c.Kind == config.ContextTarget || c.Kind == config.ContextImage {
+	if c.Kind == config.ContextTarget || c.Kind == config.ContextImage || c.Kind == config.ContextOCILayout {
 		u.errorf(u.cfg.At("context"), "Invalid build context",
 			"The main context must be a directory. Make %s one of the contexts, and use its name in the Dockerfile.", c.Raw)
 	}
@@ -358,18 +368,15 @@ func (u *unit) checkContexts() {
 }
 
 func (u *unit) checkContext(c config.Context, what string, at *hcl.Range) {
-	switch c.Kind {
-	case config.ContextDir:
-		info, err := u.opt.Stat(c.Value)
-		switch {
-		case err != nil:
-			u.errorf(at, "Build context not found", "The directory of %s, %s, cannot be used: %s.", what, u.files.name(c.Value), reason(err))
-		case !info.IsDir():
-			u.errorf(at, "Build context is not a directory", "%s is %s, which is a file.", upperFirst(what), u.files.name(c.Value))
-		}
-	case config.ContextOCILayout:
-		u.errorf(at, "An OCI layout as build context is not available yet",
-			"Copy %s to a registry or store, with skopeo for example, and use docker-image://.", c.Raw)
+	if c.Kind != config.ContextDir {
+		return
+	}
+	info, err := u.opt.Stat(c.Value)
+	switch {
+	case err != nil:
+		u.errorf(at, "Build context not found", "The directory of %s, %s, cannot be used: %s.", what, u.files.name(c.Value), reason(err))
+	case !info.IsDir():
+		u.errorf(at, "Build context is not a directory", "%s is %s, which is a file.", upperFirst(what), u.files.name(c.Value))
 	}
 }
 

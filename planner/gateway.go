@@ -38,6 +38,7 @@ type gateway struct {
 	locals map[string]func(name string) ([]byte, error) // readers of local sources
 	inputs map[string]llb.State
 	image  func(ctx context.Context, ref string, platform ocispecs.Platform) (*BaseImage, error)
+	layout func(ref string, opt *sourceresolver.ResolveOCILayoutOpt) (*BaseImage, error)
 	// remote looks into a remote source; metadata tells what it stands for now.
 	remote   func(ops []*pb.Op) (client.Reference, error)
 	metadata func(src *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error)
@@ -108,7 +109,11 @@ func (g *gateway) Inputs(context.Context) (map[string]llb.State, error) { return
 // name to a digest.
 func (g *gateway) ResolveImageConfig(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
 	if opt.OCILayoutOpt != nil {
-		return "", "", nil, &unsupportedError{feature: "An OCI layout as build context"}
+		img, err := g.layout(ref, opt.OCILayoutOpt)
+		if err != nil {
+			return "", "", nil, err
+		}
+		return pinned(img), img.Digest, img.Config, nil
 	}
 	platform := g.build
 	if opt.ImageOpt != nil && opt.ImageOpt.Platform != nil {

@@ -37,8 +37,9 @@ type images struct {
 }
 
 type imageKey struct {
-	ref, platform, pull, registry string
-	explicit                      bool
+	ref, platform, pull, registry, layout string
+
+	explicit bool
 }
 
 type imageEntry struct {
@@ -54,7 +55,7 @@ func newImages(ctx context.Context, from Images) *images {
 func (im *images) resolve(req ImageRequest) (*BaseImage, error) {
 	key := imageKey{
 		ref: req.Ref, platform: platforms.FormatAll(req.Platform), pull: string(req.Pull),
-		registry: req.DefaultRegistry, explicit: req.Explicit,
+		registry: req.DefaultRegistry, explicit: req.Explicit, layout: req.Layout,
 	}
 	im.mu.Lock()
 	e := im.known[key]

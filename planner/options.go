@@ -103,6 +103,10 @@ type ImageRequest struct {
 	// DefaultRegistry is a registry, with or without a path, that unqualified
 	// names come from. Empty means none.
 	DefaultRegistry string
+	// Layout is the absolute path of an OCI image layout that the image is in; Ref
+	// has its digest then, and a name that means nothing. Empty means a registry or
+	// the local store.
+	Layout string
 }
 
 type noImages struct{}

@@ -40,7 +40,7 @@ func (c *canonicalizer) refuse(d *draft) error {
 func (c *canonicalizer) refuseSource(id string, d *draft) error {
 	scheme, _, _ := strings.Cut(id, "://")
 	switch scheme + "://" {
-	case localScheme, imageScheme, gitScheme, httpScheme, httpsScheme:
+	case localScheme, imageScheme, layoutScheme, gitScheme, httpScheme, httpsScheme:
 		return nil
 	}
 	return c.unsupported(d, fmt.Sprintf("A source of type %q", scheme), "")
@@ -138,7 +138,9 @@ func (c *canonicalizer) canonicalImage(d *draft) error {
 	}
 	ref, ok := strings.CutPrefix(src.Identifier, imageScheme)
 	if !ok {
-		return nil
+		if ref, ok = strings.CutPrefix(src.Identifier, layoutScheme); !ok {
+			return nil
+		}
 	}
 	platform := c.r.u.opt.Platform
 	if d.op.Platform != nil {

@@ -113,6 +113,8 @@ type BaseImage struct {
 	Platform ocispecs.Platform
 	// ID is the image's ID in the local store, if it is there.
 	ID string
+	// Layout is the OCI image layout that the image is in; see ImageRequest.
+	Layout string
 }
 
 // Local is a build context on this host, and the ignore rules that hold for it.

@@ -52,6 +52,14 @@ type unsupportedError struct {
 	at      *hcl.Range // nil if nobody knows
 }
 
+// layoutError is a context in an OCI layout that cannot be had.
+type layoutError struct {
+	context string
+	err     error
+}
+
+func (e *layoutError) Error() string { return e.err.Error() }
+
 // forbiddenError is a step that asks for a right that its target does not have.
 type forbiddenError struct {
 	what, entitlement string
@@ -103,7 +111,10 @@ func (r *run) reportError(err error) {
 	var many remoteErrors
 	var one *remoteError
 	var forbidden *forbiddenError
+	var layout *layoutError
 	switch {
+	case errors.As(err, &layout):
+		u.errorf(u.contextRange(layout.context), "Cannot use the OCI layout", "%s", sentence(upperFirst(layout.Error())))
 	case errors.As(err, &forbidden):
 		u.errorf(forbidden.at, forbidden.Error(), "The target %s needs entitlements = [%q], and the build --allow %s.",
 			u.cfg.Name, forbidden.entitlement, forbidden.entitlement)

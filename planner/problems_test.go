@@ -83,11 +83,10 @@ func TestProblems(t *testing.T) {
 	}, {
 		name: "remote contexts",
 		change: func(t *config.Target) {
-			t.Context = config.Context{Kind: config.ContextGit, Value: "https://x.test/y.git", Raw: "https://x.test/y.git"}
 			withContext("l", config.Context{Kind: config.ContextOCILayout, Value: "oci-layout://x", Raw: "oci-layout://x"})(t)
 		},
 		dockerfile: simple,
-		want:       "zbuild.hcl:12:1-12:2 error: An OCI layout as build context is not available yet: Copy oci-layout://x to a registry or store, with skopeo for example, and use docker-image://.\n",
+		want:       "zbuild.hcl:12:1-12:2 error: Cannot use the OCI layout: X is no OCI layout: its index.json cannot be read: it does not exist.\n",
 	}, {
 		name:       "ADD from a URL",
 		dockerfile: "FROM alpine:3\nADD https://x.test/a.tar \\\n /\n",

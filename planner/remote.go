@@ -275,7 +275,7 @@ func (c *canonicalizer) canonicalRemote(d *draft) error {
 		if err != nil {
 			return err
 		}
-		d.file = f
+		d.file, d.name = f, "fetch "+withoutUser(f.URL)
 		d.op.Op = &pb.Op_Source{Source: canonicalFile(f)}
 	case strings.HasPrefix(src.Identifier, gitScheme):
 		want, err := remoteTree(src)
@@ -286,7 +286,7 @@ func (c *canonicalizer) canonicalRemote(d *draft) error {
 		if err != nil {
 			return err
 		}
-		d.tree = t
+		d.tree, d.name = t, "fetch "+remote.Redact(t.Remote)+" "+t.Commit[:12]
 		d.op.Op = &pb.Op_Source{Source: canonicalTree(t, strings.TrimPrefix(src.Identifier, gitScheme))}
 	}
 	return nil

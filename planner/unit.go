@@ -82,6 +82,7 @@ type run struct {
 	outlineOnce sync.Once
 	shape       *outline // nil if the Dockerfile cannot be parsed
 	pins        pins
+	layouts     map[string]string // directories of contexts, by what the frontend calls them
 	missing     missing
 
 	converted *conversion

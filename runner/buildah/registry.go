@@ -68,6 +68,9 @@ func (e *Engine) candidates(req planner.ImageRequest) ([]candidate, error) {
 // Resolve finds a base image and pins it. Nothing of it is fetched but its
 // manifest and configuration.
 func (e *Engine) Resolve(ctx context.Context, req planner.ImageRequest) (*planner.BaseImage, error) {
+	if req.Layout != "" {
+		return e.layoutImage(ctx, req)
+	}
 	names, err := e.candidates(req)
 	if err != nil {
 		return nil, err
@@ -222,7 +225,12 @@ func (e *Engine) base(ctx context.Context, img *planner.BaseImage) (runner.Snaps
 			dest = pinned
 		}
 	}
-	dst, err := is.Transport.NewStoreReference(e.store, dest, "")
+	var dst types.ImageReference
+	if img.Layout == "" {
+		dst, err = is.Transport.NewStoreReference(e.store, dest, "")
+	} else {
+		src, dst, err = e.layoutCopy(img)
+	}
 	if err != nil {
 		return "", err
 	}
