@@ -44,6 +44,8 @@ type Request struct {
 	// Version is zbuild's own version, which a project can make demands on; they
 	// are not checked if it is none.
 	Version string
+	// Calling says that targets are not built, but asked about: bake's call.
+	Calling bool
 	// EvaluateOnly leaves out the checks that only matter to a build: what may be
 	// read and written, and what is not available yet. It is for bake --print.
 	EvaluateOnly bool

@@ -177,7 +177,7 @@ var attributes = []attribute{
 	},
 	{
 		name: "call", kind: "string", rule: mergeReplace, sets: []string{"call"},
-		use: notYet, effect: "the target is built", ops: text(func(t *wireTarget) **string { return &t.Call }),
+		use: notYet, effect: "the target is built, unless bake is called with --call", ops: text(func(t *wireTarget) **string { return &t.Call }),
 	},
 	{
 		name: "entitlements", kind: "list of strings", rule: mergeAppend, sets: []string{"entitlement", "entitlements"}, multi: true,

@@ -133,7 +133,7 @@ func (r *resolver) notYetAvailable(t *wireTarget) {
 func (r *resolver) harmless(a *attribute, t *wireTarget) bool {
 	switch a.name {
 	case "call":
-		return *t.Call == "" || *t.Call == "build"
+		return *t.Call == "" || *t.Call == "build" || r.req.Calling
 	case "policy":
 		return len(t.Policy) == 0
 	}

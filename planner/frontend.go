@@ -60,8 +60,15 @@ func (r *run) convert(opts map[string]string) {
 	r.graph = g
 }
 
-// frontend is the part of BuildKit's builder that makes LLB, for one platform.
-func (r *run) frontend(opts map[string]string) (*conversion, error) {
+// opened is the frontend with a Dockerfile in its hands.
+type opened struct {
+	client *dockerui.Client
+	source *dockerui.Source
+	opt    dockerfile2llb.ConvertOpt
+}
+
+// open starts the frontend and has it read the Dockerfile.
+func (r *run) open(opts map[string]string) (*opened, error) {
 	g, err := r.gateway(opts)
 	if err != nil {
 		return nil, err
@@ -80,11 +87,20 @@ func (r *run) frontend(opts map[string]string) (*conversion, error) {
 	if n := r.instructions(); n > maxInstructions {
 		return nil, &tooLongError{n}
 	}
-	opt := dockerfile2llb.ConvertOpt{
+	return &opened{client: bc, source: src, opt: dockerfile2llb.ConvertOpt{
 		Config: bc.Config, Client: bc, SourceMap: src.SourceMap, MetaResolver: g,
-		Warn: func(rule, description, url, msg string, location []parser.Range) {
-			r.u.report(r.u.lintWarning(rule, description, url, msg, location))
-		},
+	}}, nil
+}
+
+// frontend is the part of BuildKit's builder that makes LLB, for one platform.
+func (r *run) frontend(opts map[string]string) (*conversion, error) {
+	o, err := r.open(opts)
+	if err != nil {
+		return nil, err
+	}
+	opt := o.opt
+	opt.Warn = func(rule, description, url, msg string, location []parser.Range) {
+		r.u.report(r.u.lintWarning(rule, description, url, msg, location))
 	}
 	if !r.implicit {
 		opt.TargetPlatform = &r.platform
@@ -92,7 +108,7 @@ func (r *run) frontend(opts map[string]string) (*conversion, error) {
 	if len(r.u.runs) > 0 {
 		opt.Warn = nil // the first platform has said it
 	}
-	res, err := dockerfile2llb.Dockerfile2LLB(r.u.ctx, src.Data, opt)
+	res, err := dockerfile2llb.Dockerfile2LLB(r.u.ctx, o.source.Data, opt)
 	if err != nil {
 		return nil, err
 	}

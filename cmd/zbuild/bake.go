@@ -159,8 +159,14 @@ func (c *bakeCmd) Run(a *app) error {
 	if err != nil {
 		return usage(err)
 	}
-	if c.Print {
+	call, err := c.callFunc()
+	switch {
+	case err != nil:
+		return usage(err)
+	case c.Print:
 		return c.print(a, overrides)
+	case call != nil:
+		return c.call(a, overrides, call)
 	}
 	mode := render.Mode(cmp.Or(c.Progress, string(render.ModeAuto)))
 	if a.logs.debug && mode == render.ModeAuto {

@@ -149,7 +149,7 @@ func (s *Session) Generate(ctx context.Context, last Phase) *Generation {
 	s.number++
 	g := &Generation{Number: s.number}
 	request := s.opt.Load
-	request.EvaluateOnly = request.EvaluateOnly || last == Load
+	request.EvaluateOnly = request.EvaluateOnly || last == Load && !request.Calling
 	g.Project, g.Diagnostics = config.Load(ctx, request)
 	if s.ended(ctx, g) || last == Load {
 		return g
@@ -171,7 +171,12 @@ func (s *Session) ended(ctx context.Context, g *Generation) bool {
 }
 
 func (s *Session) plan(ctx context.Context, g *Generation) {
-	plan, diags := planner.Build(ctx, g.Project, planner.Options{
+	plan, diags := planner.Build(ctx, g.Project, s.plannerOptions(g))
+	s.planned(g, plan, diags)
+}
+
+func (s *Session) plannerOptions(g *Generation) planner.Options {
+	return planner.Options{
 		Images: s.images,
 		Jobs:   s.jobs(g),
 		Dir:    s.opt.Load.Dir,
@@ -179,7 +184,10 @@ func (s *Session) plan(ctx context.Context, g *Generation) {
 		Remotes: s.images.fetcher,
 		Secret:  s.secret,
 		Agent:   s.agentSocket,
-	})
+	}
+}
+
+func (s *Session) planned(g *Generation, plan *planner.Plan, diags hcl.Diagnostics) {
 	g.Plan = plan
 	g.Diagnostics = append(g.Diagnostics, diags...)
 	// Without an engine no base image could be had: that is one problem, and not
@@ -192,6 +200,18 @@ func (s *Session) plan(ctx context.Context, g *Generation) {
 
 // jobs is how many steps run at once: as asked for, or as the project says.
 func (s *Session) jobs(g *Generation) int { return cmp.Or(s.opt.Jobs, g.Project.Settings.Jobs) }
+
+// Call makes a generation that asks the Dockerfile frontend about every target
+// instead of building.
+func (s *Session) Call(ctx context.Context, method planner.Method) (*Generation, []planner.Answer) {
+	g := s.Generate(ctx, Load)
+	if !g.OK() {
+		return g, nil
+	}
+	answers, plan, diags := planner.Call(ctx, g.Project, method, s.plannerOptions(g))
+	s.planned(g, plan, diags)
+	return g, answers
+}
 
 func (s *Session) run(ctx context.Context, g *Generation) {
 	engine, err := s.images.engine(ctx)
