@@ -33,7 +33,7 @@ func (r *resolver) caches(t *wireTarget, attribute string, entries buildflags.Ca
 		default:
 			r.cacheError(at, attribute, e, "The mode is min or max, not "+strconv.Quote(mode)+".")
 		}
-		if e.Type == "gha" || e.Type == "azblob" {
+		if e.Type == "gha" || e.Type == "azblob" || e.Type == "s3" {
 			r.notYetCache(at, attribute, e)
 			continue
 		}
@@ -91,6 +91,6 @@ func (r *resolver) checkCache(t *wireTarget, attribute string, at *hcl.Range, e 
 func (r *resolver) notYetCache(at *hcl.Range, attribute string, e *buildflags.CacheOptionsEntry) {
 	if !r.req.EvaluateOnly {
 		r.warnf(at, attribute+" of type "+e.Type+" is not available yet",
-			"This release has registry, local, inline and s3. The build goes on without this one.")
+			"This release has registry, local and inline. The build goes on without this one.")
 	}
 }

@@ -172,7 +172,7 @@ type Attest struct {
 
 // Cache is a place that holds results of steps for other machines.
 type Cache struct {
-	// Type is "registry", "local", "inline" or "s3".
+	// Type is "registry", "local" or "inline".
 	Type string
 	// Dir is the absolute directory of a local cache.
 	Dir string
