@@ -43,6 +43,8 @@ require (
 	tags.cncf.io/container-device-interface v1.1.1
 )
 
+require github.com/muesli/cancelreader v0.2.2
+
 require (
 	cyphar.com/go-pathrs v0.2.5 // indirect
 	dario.cat/mergo v1.0.2 // indirect

@@ -23,6 +23,7 @@ Examples:
   zbuild --push                 push when everything has succeeded
   zbuild bake --print api       what a target comes to, as JSON
   zbuild --set '*.args.V=2'     override an attribute of every target
+  zbuild watch                  build, and again what an edit affects
   zbuild graph                  the stages, and who shares them
   zbuild cache du               what builds have kept
   zbuild doctor                 can this machine build, and how
@@ -41,6 +42,7 @@ type cli struct {
 	Engine engineFlags `embed:"" group:"engine"`
 
 	Bake    bakeCmd    `cmd:"" default:"withargs" help:"Build targets. This is what zbuild does without a command."`
+	Watch   watchCmd   `cmd:"" help:"Build targets, and again what an edit affects."`
 	Graph   graphCmd   `cmd:"" help:"Show the graph of stages."`
 	Cache   cacheCmd   `cmd:"" help:"Show what builds have kept, and remove it."`
 	Doctor  doctorCmd  `cmd:"" help:"Say whether this machine can build, and how."`

@@ -70,6 +70,11 @@ type Session struct {
 	opt    Options
 	images *images
 	number int
+
+	mu    sync.Mutex
+	index *source.FileIndex // of the files that were hashed; nil until it is needed
+	// kept says that the index is kept in memory, saved that it was written once.
+	kept, saved bool
 }
 
 // New makes a session. Nothing is read or opened yet. The caller must Close it.
@@ -113,6 +118,8 @@ type Generation struct {
 	// failed: then Result.Failures are the causes. An *EngineError says that there
 	// is no engine. It is nil if Diagnostics are all there is to say.
 	Err error
+
+	loading hcl.Diagnostics // those of Diagnostics that are about loading
 }
 
 // Sources is the text of every file that Diagnostics and failures may point
@@ -170,8 +177,14 @@ func (s *Session) ended(ctx context.Context, g *Generation) bool {
 	return !g.OK()
 }
 
-func (s *Session) plan(ctx context.Context, g *Generation) {
-	plan, diags := planner.Build(ctx, g.Project, s.plannerOptions(g))
+func (s *Session) plan(ctx context.Context, g *Generation) { s.planWith(ctx, g, nil) }
+
+// planWith plans what was loaded; read reads Dockerfiles and ignore files, nil as
+// usual.
+func (s *Session) planWith(ctx context.Context, g *Generation, read func(string) ([]byte, error)) {
+	opt := s.plannerOptions(g)
+	opt.ReadFile = read
+	plan, diags := planner.Build(ctx, g.Project, opt)
 	s.planned(g, plan, diags)
 }
 
@@ -213,17 +226,70 @@ func (s *Session) Call(ctx context.Context, method planner.Method) (*Generation,
 	return g, answers
 }
 
+// hasher digests files, by an index that lives with the engine.
+func (s *Session) hasher(ctx context.Context) (*source.Hasher, error) {
+	engine, err := s.images.engine(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.index == nil {
+		index, err := source.OpenIndex(filepath.Join(engine.StateDir(), "files.index"), s.opt.Now)
+		if err != nil {
+			s.warn(err)
+		}
+		s.index = index
+	}
+	return &source.Hasher{Index: s.index}, nil
+}
+
+// keep keeps the index of files in memory from one generation to the next. It is
+// written after the first one, and when what keep returns is called.
+func (s *Session) keep() (end func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept = true
+	return func() {
+		s.mu.Lock()
+		s.kept = false
+		s.mu.Unlock()
+		s.saveIndex()
+	}
+}
+
+func (s *Session) saveIndex() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.index == nil || s.kept && s.saved {
+		return
+	}
+	s.saved = true
+	if err := s.index.Save(); err != nil {
+		s.warn(err)
+	}
+	if !s.kept {
+		s.index = nil
+	}
+}
+
 func (s *Session) run(ctx context.Context, g *Generation) {
+	hasher, err := s.hasher(ctx)
+	if err != nil {
+		g.Err = err
+		return
+	}
+	s.runWith(ctx, g, hasher, nil)
+}
+
+// runWith runs what was planned.
+func (s *Session) runWith(ctx context.Context, g *Generation, hasher *source.Hasher, memory *source.Memory) {
 	engine, err := s.images.engine(ctx)
 	if err != nil {
 		g.Err = err
 		return
 	}
 	state := engine.StateDir()
-	index, err := source.OpenIndex(filepath.Join(state, "files.index"), s.opt.Now)
-	if err != nil {
-		s.warn(err)
-	}
 	cache := runner.NewDirCache(filepath.Join(state, "cache"))
 	cache.Now = s.opt.Now
 	blobs := filepath.Join(state, "blobs")
@@ -232,7 +298,8 @@ func (s *Session) run(ctx context.Context, g *Generation) {
 		Engine:    engine,
 		Cache:     cache,
 		History:   runner.NewHistory(filepath.Join(state, "history")),
-		Hasher:    &source.Hasher{Index: index},
+		Hasher:    hasher,
+		Memory:    memory,
 		Jobs:      s.jobs(g),
 		KeepGoing: s.opt.KeepGoing || g.Project.Settings.KeepGoing,
 		Secret:    s.secret,
@@ -246,9 +313,7 @@ func (s *Session) run(ctx context.Context, g *Generation) {
 	if err := compressor.Close(); err != nil {
 		s.warn(err)
 	}
-	if err := index.Save(); err != nil {
-		s.warn(err)
-	}
+	s.saveIndex()
 	if g.Result.Ran > 0 && ctx.Err() == nil {
 		s.evict(ctx, engine, cache)
 	}

@@ -159,24 +159,22 @@ func (l *loop) settle() {
 		return
 	}
 	if !now.Before(l.settler.due(l.exists(l.set.Slow))) {
-		l.ready, l.batch = true, l.settler.batch()
+		l.ready, l.batch = true, l.settler.batch(there)
 	}
 }
 
-func (l *loop) exists(paths []string) bool {
-	for _, p := range paths {
-		if _, err := os.Lstat(p); err == nil {
-			return true
-		}
-	}
-	return false
+func (l *loop) exists(paths []string) bool { return slices.ContainsFunc(paths, there) }
+
+func there(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
-// note adds a change that matters.
-func (l *loop) note(path string) {
+// note adds a change that matters; born says that the path appears by it.
+func (l *loop) note(path string, born bool) {
 	passive := l.set.Passive != nil && l.set.Passive(path)
 	now := time.Now()
-	l.settler.note(path, passive, now)
+	l.settler.note(path, born, passive, now)
 	l.unsettle(now)
 }
 
@@ -322,7 +320,7 @@ func (l *loop) walk(dir string, tell bool) bool {
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		if tell {
-			l.match(path, false)
+			l.match(path, true, false)
 		}
 		if e.IsDir() {
 			l.walk(path, tell)
@@ -407,7 +405,7 @@ func (l *loop) event(e fsnotify.Event) {
 	info, err := os.Lstat(e.Name)
 	l.moveDirectory(e, info, err)
 	l.moved(e, info, err)
-	l.match(e.Name, false)
+	l.match(e.Name, e.Has(fsnotify.Create), false)
 	if l.polling != polling {
 		l.register()
 	}
@@ -422,7 +420,7 @@ func (l *loop) moveDirectory(e fsnotify.Event, info fs.FileInfo, err error) {
 	if l.dirs[e.Name] != nil && (e.Has(fsnotify.Remove|fsnotify.Rename) || !dir) {
 		l.forget(e.Name)
 		l.renames = renameWindow
-		l.match(e.Name, true)
+		l.match(e.Name, false, true)
 	}
 	if !dir {
 		return
@@ -444,12 +442,12 @@ func (l *loop) moved(e fsnotify.Event, info fs.FileInfo, err error) {
 		switch {
 		case err == nil && e.Op&^(fsnotify.Chmod|fsnotify.Write) == 0 && info.Mode()&fs.ModeSymlink == 0:
 			if own {
-				l.note(a.path)
+				l.note(a.path, false)
 			}
 		case own && a.tree == nil && err == nil && (a.point || info.Mode().IsRegular()):
-			l.note(a.path) // saved by a rename; it is where it was
+			l.note(a.path, false) // saved by a rename; it is where it was
 		default:
-			l.note(a.path)
+			l.note(a.path, false)
 			move = append(move, a)
 		}
 	}
@@ -490,10 +488,10 @@ func (l *loop) descend(dir string) bool {
 }
 
 // match notes a path if it matters; with below, also if something in it may have.
-func (l *loop) match(real string, below bool) {
+func (l *loop) match(real string, born, below bool) {
 	l.trees(real, func(t *Tree, path string) bool {
 		if t.Match(path) || below && t.Descend(path) {
-			l.note(path)
+			l.note(path, born)
 		}
 		return false
 	})

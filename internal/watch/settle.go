@@ -23,11 +23,13 @@ const (
 type settler struct {
 	quiet, ceiling time.Duration
 
-	paths, passive map[string]struct{}
-	rescan         bool
-	first, last    time.Time // of the changes since the last batch
-	begun          time.Time // from when the ceiling counts
-	held           time.Time // when a lock was seen last
+	// paths says of each whether it began by appearing.
+	paths       map[string]bool
+	passive     map[string]bool
+	rescan      bool
+	first, last time.Time // of the changes since the last batch
+	begun       time.Time // from when the ceiling counts
+	held        time.Time // when a lock was seen last
 }
 
 func newSettler(quiet, ceiling time.Duration) *settler {
@@ -37,7 +39,7 @@ func newSettler(quiet, ceiling time.Duration) *settler {
 }
 
 func (s *settler) clear() {
-	s.paths, s.passive = make(map[string]struct{}), make(map[string]struct{})
+	s.paths, s.passive = make(map[string]bool), make(map[string]bool)
 	s.rescan = false
 	s.first, s.last, s.begun, s.held = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 }
@@ -45,11 +47,11 @@ func (s *settler) clear() {
 // pending reports whether there is something to deliver.
 func (s *settler) pending() bool { return len(s.paths) > 0 || s.rescan }
 
-// note adds a change.
-func (s *settler) note(path string, passive bool, now time.Time) {
+// note adds a change; born says that the path appears by it.
+func (s *settler) note(path string, born, passive bool, now time.Time) {
 	if passive {
 		if len(s.passive) < most {
-			s.passive[path] = struct{}{}
+			s.passive[path] = true
 		} else {
 			s.lost(now)
 		}
@@ -60,7 +62,9 @@ func (s *settler) note(path string, passive bool, now time.Time) {
 		s.lost(now)
 		return
 	}
-	s.paths[path] = struct{}{}
+	if _, known := s.paths[path]; !known {
+		s.paths[path] = born
+	}
 }
 
 // lost says that changes are not known.
@@ -108,9 +112,15 @@ func (s *settler) hold(now time.Time) bool {
 	return true
 }
 
-// batch is what has settled.
-func (s *settler) batch() Batch {
-	return Batch{Paths: sorted(s.paths), Passive: sorted(s.passive), Rescan: s.rescan, First: s.first}
+// batch is what has settled. exists looks at a path.
+func (s *settler) batch(exists func(string) bool) Batch {
+	b := Batch{Paths: sorted(s.paths), Passive: sorted(s.passive), Rescan: s.rescan, First: s.first}
+	for _, p := range b.Paths {
+		if s.paths[p] && !exists(p) {
+			b.Fleeting = append(b.Fleeting, p)
+		}
+	}
+	return b
 }
 
 func later(a, b time.Time) time.Time {
@@ -120,7 +130,7 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-func sorted(set map[string]struct{}) []string {
+func sorted(set map[string]bool) []string {
 	out := make([]string, 0, len(set))
 	for p := range set {
 		out = append(out, p)

@@ -16,19 +16,19 @@ func TestSettle(t *testing.T) {
 	if s.pending() {
 		t.Error("nothing is pending")
 	}
-	s.note("passive", true, at(0))
+	s.note("passive", false, true, at(0))
 	if s.pending() {
 		t.Error("a passive path is pending")
 	}
-	s.note("b", false, at(0))
-	s.note("a", false, at(40))
+	s.note("b", true, false, at(0))
+	s.note("a", false, false, at(40))
 	if got := due(s, false); got != 90 {
 		t.Errorf("due at %d, want quiet after the last change", got)
 	}
 	if got := due(s, true); got != 440 {
 		t.Errorf("slow: due at %d", got)
 	}
-	s.note("a", false, at(980))
+	s.note("a", false, false, at(980))
 	if got := due(s, false); got != 1000 {
 		t.Errorf("due at %d, want the ceiling", got)
 	}
@@ -45,21 +45,21 @@ func TestSettle(t *testing.T) {
 	if s.hold(at(980).Add(stale + 1)) {
 		t.Error("a stale lock holds")
 	}
-	b := s.batch()
+	b := s.batch(func(p string) bool { return p != "b" })
 	s.clear()
-	if !slices.Equal(b.Paths, []string{"a", "b"}) || !slices.Equal(b.Passive, []string{"passive"}) || b.Rescan || !b.First.Equal(start) {
+	if !slices.Equal(b.Paths, []string{"a", "b"}) || !slices.Equal(b.Passive, []string{"passive"}) || b.Rescan || len(b.Fleeting) != 1 || !b.First.Equal(start) {
 		t.Errorf("%+v", b)
 	}
 	if s.pending() {
 		t.Error("still pending")
 	}
 	s.lost(at(0))
-	if !s.pending() || !s.batch().Rescan {
+	if !s.pending() || !s.batch(nil).Rescan {
 		t.Error("lost changes are pending")
 	}
 	s.clear()
 	for i := 0; !s.rescan; i++ {
-		s.note(time.Duration(i).String(), false, at(0))
+		s.note(time.Duration(i).String(), false, false, at(0))
 	}
 	if len(s.paths) > most {
 		t.Errorf("%d paths", len(s.paths))

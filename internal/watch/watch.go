@@ -80,6 +80,9 @@ type Batch struct {
 	// Paths are those that matter, each once, sorted. Of a directory everything
 	// below it may have changed too.
 	Paths []string
+	// Fleeting are those of Paths that came and were gone again, as the temporary
+	// files of editors do: most likely nothing is different because of them.
+	Fleeting []string
 	// Passive are the changed paths that would not have made a batch.
 	Passive []string
 	// Rescan says that anything may have changed, Paths or not: changes were lost.
@@ -91,6 +94,7 @@ type Batch struct {
 // Merge adds another batch's changes.
 func (b *Batch) Merge(o Batch) {
 	b.Paths = union(b.Paths, o.Paths)
+	b.Fleeting = union(b.Fleeting, o.Fleeting)
 	b.Passive = union(b.Passive, o.Passive)
 	b.Rescan = b.Rescan || o.Rescan
 	if b.First.IsZero() || !o.First.IsZero() && o.First.Before(b.First) {

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package main
+
+func singleKeys(int) (restore func(), ok bool) { return nil, false }

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/zbuild/zbuild/config"
+	"github.com/zbuild/zbuild/internal/render"
+	"github.com/zbuild/zbuild/internal/session"
+	"github.com/zbuild/zbuild/internal/watch"
+)
+
+// watchCmd builds targets, and again what an edit affects.
+type watchCmd struct {
+	Targets []string `arg:"" optional:"" placeholder:"TARGET" help:"Targets and groups to build and watch; globs are allowed. Default: the group or target 'default'."`
+
+	Project projectFlags `embed:""`
+
+	Debounce  time.Duration `placeholder:"TIME" help:"How long nothing must have changed before something is built. Default: the project's, or 50ms."`
+	Ceiling   time.Duration `placeholder:"TIME" help:"How long changes can put that off. Default: the project's, or 1s."`
+	OnBusy    string        `placeholder:"WHAT" enum:"restart,queue," default:"" help:"What a change does to a build that is running: restart cancels it, queue lets it finish. Default: the project's, or restart."`
+	Poll      pollFlag      `placeholder:"INTERVAL" help:"Look for changes every INTERVAL, 1s if none is given, instead of being notified: for network file systems."`
+	Exec      string        `placeholder:"COMMAND" help:"Run by the shell after every success, after those that the project asks for."`
+	Notify    string        `placeholder:"HOW" enum:"bell,osc9," default:"" help:"Tell the terminal when a build has ended: bell, or osc9 for a notification of the desktop."`
+	Events    string        `placeholder:"FILE" help:"Write what happens to a file as JSON lines; '-' is standard output."`
+	Progress  string        `placeholder:"MODE" env:"BUILDKIT_PROGRESS" help:"How to show progress: ${modes}. Default: auto."`
+	Push      bool          `help:"Push to the registries that the tags name, too. Short for --set=*.push=true."`
+	Jobs      int           `short:"j" placeholder:"N" help:"How many steps may run at once. Default: the number of cores."`
+	KeepGoing bool          `short:"k" help:"After a failure go on with what does not depend on it. What succeeds is tagged."`
+}
+
+// Help is shown by 'zbuild watch --help'.
+func (watchCmd) Help() string {
+	return `Bakes, waits until something changes that a target is made of, and builds the targets that are affected, in the same process, until it is interrupted.
+
+What is watched is what the build reads: build files, Dockerfiles, ignore files, and of each build context the files that some step takes. A change that leaves the content as it is builds nothing.
+
+On a terminal: r builds all targets, Enter what has failed, p pauses, e explains the last build, q quits.`
+}
+
+// pollFlag is --poll, with or without a value.
+type pollFlag time.Duration
+
+// IsBool says that the flag may stand without a value.
+func (pollFlag) IsBool() bool { return true }
+
+// Decode is part of kong's protocol.
+func (f *pollFlag) Decode(ctx *kong.DecodeContext) error {
+	if ctx.Scan.Peek().Type != kong.FlagValueToken {
+		*f = pollFlag(watch.DefaultPoll)
+		return nil
+	}
+	text := fmt.Sprint(ctx.Scan.Pop().Value)
+	if text == "true" {
+		*f = pollFlag(watch.DefaultPoll)
+		return nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return fmt.Errorf("--poll=%s: want a time above zero, such as 2s", text)
+	}
+	*f = pollFlag(d)
+	return nil
+}
+
+// Validate checks what the parser cannot.
+func (c *watchCmd) Validate() error {
+	for name, d := range map[string]time.Duration{"debounce": c.Debounce, "ceiling": c.Ceiling} {
+		if d < 0 {
+			return fmt.Errorf("--%s=%s: want a time above zero", name, d)
+		}
+	}
+	if slices.Contains(c.Project.Files, "-") {
+		return errors.New("--file -: standard input cannot be watched")
+	}
+	build := bakeCmd{Progress: c.Progress, Jobs: c.Jobs}
+	return build.Validate()
+}
+
+// errQuit is the cause of a context that the user ended by a key.
+var errQuit = errors.New("quit")
+
+// Run watches.
+func (c *watchCmd) Run(a *app) error {
+	if err := enterNamespace(); err != nil {
+		return err
+	}
+	mode := render.Mode(cmp.Or(c.Progress, string(render.ModeAuto)))
+	if a.logs.debug && mode == render.ModeAuto {
+		mode = render.ModePlain
+	}
+	v, err := newWatchView(a, c, mode)
+	if err != nil {
+		return err
+	}
+	defer v.close()
+	overrides := slices.Clone(c.Project.Set)
+	if c.Push {
+		overrides = append(overrides, "*.push=true")
+	}
+	opt, err := a.session(c.Project, c.Targets, overrides, v)
+	if err != nil {
+		return err
+	}
+	opt.Jobs, opt.KeepGoing = c.Jobs, c.KeepGoing
+	ctx, stop := interruptible(context.Background(), a.stderr)
+	defer stop()
+	ctx, quit := context.WithCancelCause(ctx)
+	defer quit(nil)
+
+	v.after = newAfter(ctx, a)
+	defer v.after.close()
+	commands := make(chan session.Command)
+	keys, err := startKeys(a.stdin, func(key rune) {
+		v.key(key, commands, ctx.Done(), func() { quit(errQuit) })
+	})
+	if err != nil {
+		return err
+	}
+	defer keys.close()
+	v.keys = keys.active()
+
+	s := session.New(opt)
+	a.logs.divert(v)
+	err = s.Watch(ctx, session.WatchOptions{
+		Quiet: c.Debounce, Ceiling: c.Ceiling, Poll: time.Duration(c.Poll), OnBusy: config.OnBusy(c.OnBusy),
+		Commands: commands, Observe: v.observe, Sync: podmanSync, Written: c.written(a.dir),
+	})
+	a.logs.divert(nil)
+	v.end()
+	if closeErr := s.Close(); err == nil || errors.Is(err, errQuit) {
+		err = closeErr
+	}
+	var engine *session.EngineError
+	if errors.As(err, &engine) {
+		return fmt.Errorf("%w\n'zbuild doctor' says more", engine)
+	}
+	return err
+}
+
+// written knows the files that this process writes.
+func (c *watchCmd) written(dir string) func(string) bool {
+	if c.Events == "" || c.Events == "-" {
+		return nil
+	}
+	name := c.Events
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(dir, name)
+	}
+	return func(path string) bool { return path == name }
+}
+
+// openEvents opens the file of --events.
+func (c *watchCmd) openEvents(a *app) (*os.File, error) {
+	name := c.Events
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(a.dir, name)
+	}
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, usage(fmt.Errorf("--events: %w", err))
+	}
+	return f, nil
+}
+
+// list names some of many things.
+func list(names []string) string {
+	const most = 5
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most-1], ", "), len(names)-most+1)
+}
