@@ -46,6 +46,12 @@ require (
 require github.com/muesli/cancelreader v0.2.2
 
 require (
+	github.com/containerd/fifo v1.1.0 // indirect
+	github.com/containerd/nydus-snapshotter v0.15.15 // indirect
+	github.com/tonistiigi/go-archvariant v1.0.0 // indirect
+)
+
+require (
 	cyphar.com/go-pathrs v0.2.5 // indirect
 	dario.cat/mergo v1.0.2 // indirect
 	github.com/Azure/go-ansiterm v0.0.0-20250102033503-faa5f7b0171c // indirect

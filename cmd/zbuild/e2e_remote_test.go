@@ -30,6 +30,7 @@ func remoteCommands() map[string]func(*testscript.TestScript, bool, []string) {
 		"commit":        cmdCommit,
 		"ssh-agent":     cmdSSHAgent,
 		"stage-program": cmdStageProgram,
+		"binfmt":        cmdBinfmt,
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -26,6 +27,8 @@ import (
 
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/archutil"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"go.podman.io/buildah/chroot"
 	"golang.org/x/sys/unix"
@@ -237,17 +240,8 @@ func (e *Engine) canRun(p *pb.Platform) error {
 	return &runner.PlatformError{Platform: platforms.Format(want), Host: platforms.Format(platforms.DefaultSpec())}
 }
 
-// emulated reports whether the kernel has an interpreter for an architecture's
-// programs; see binfmt_misc in the kernel's documentation.
+// emulated reports whether programs of an architecture run here, by running one:
+// an interpreter that is registered need not be there, nor visible in a container.
 func emulated(arch string) bool {
-	names := map[string]string{
-		"amd64": "x86_64", "arm64": "aarch64", "386": "i386", "mips64le": "mips64el", "mipsle": "mipsel",
-		"loong64": "loongarch64",
-	}
-	name := arch
-	if n, ok := names[arch]; ok {
-		name = n
-	}
-	raw, err := os.ReadFile("/proc/sys/fs/binfmt_misc/qemu-" + name)
-	return err == nil && bytes.HasPrefix(raw, []byte("enabled"))
+	return slices.ContainsFunc(archutil.SupportedPlatforms(false), func(p ocispecs.Platform) bool { return p.Architecture == arch })
 }
