@@ -25,10 +25,12 @@ require (
 	github.com/opencontainers/go-digest v1.0.0
 	github.com/opencontainers/image-spec v1.1.1
 	github.com/opencontainers/runtime-spec v1.3.0
+	github.com/posener/complete v1.2.3
 	github.com/rogpeppe/go-internal v1.15.0
 	github.com/sirupsen/logrus v1.10.2
 	github.com/tonistiigi/fsutil v0.0.0-20261103091533-a72de9dcf763
 	github.com/vbatts/tar-split v0.12.3
+	github.com/willabides/kongplete v0.4.0
 	github.com/zclconf/go-cty v1.19.0
 	go.podman.io/buildah v1.45.0
 	go.podman.io/common v0.69.0
@@ -44,6 +46,8 @@ require (
 )
 
 require github.com/muesli/cancelreader v0.2.2
+
+require github.com/riywo/loginshell v0.0.0-20200815045211-7d26008be1ab // indirect
 
 require (
 	github.com/containerd/fifo v1.1.0 // indirect
@@ -167,7 +171,7 @@ require (
 	github.com/moby/moby/api v1.56.0 // indirect
 	github.com/moby/moby/client v0.6.0 // indirect
 	github.com/moby/policy-helpers v0.0.0-20261006174519-bd98f4747414 // indirect
-	github.com/moby/sys/atomicwriter v0.1.0 // indirect
+	github.com/moby/sys/atomicwriter v0.1.0
 	github.com/moby/sys/capability v0.4.0 // indirect
 	github.com/moby/sys/devices v0.1.0 // indirect
 	github.com/moby/sys/mount v0.3.5 // indirect

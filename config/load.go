@@ -41,6 +41,9 @@ type Request struct {
 	Allow []string
 	// LocalPlatform is the platform of this machine, such as linux/amd64.
 	LocalPlatform string
+	// ListOnly leaves out everything about what to build: the project only has what
+	// Listed and Variables say.
+	ListOnly bool
 	// Version is zbuild's own version, which a project can make demands on; they
 	// are not checked if it is none.
 	Version string
@@ -121,6 +124,10 @@ func (l *loader) run(ctx context.Context) {
 		return
 	}
 	l.addMatrixGroups()
+	l.project.Listed, l.project.Variables = l.list(), l.variables
+	if l.req.ListOnly {
+		return
+	}
 	l.parseOverrides()
 	l.parseAllow()
 	l.resolve()

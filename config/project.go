@@ -18,6 +18,10 @@ type Project struct {
 	Requested []string
 	// Groups are all groups of the project, by name, and the implied "default".
 	Groups map[string]*Group
+	// Listed are all targets and groups but private ones, by name; Variables are all
+	// variables, in the order of the files.
+	Listed    []Listed
+	Variables []*Variable
 	// Sources holds the text of every build file that was read, by the name that
 	// a hcl.Range gives it.
 	Sources map[string][]byte

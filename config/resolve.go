@@ -186,7 +186,11 @@ func (r *resolver) match(pattern string, implied bool) []string {
 			names = append(names, t.Name)
 		}
 	}
-	if len(names) == 0 {
+	broken := func(name string) bool {
+		ok, err := path.Match(pattern, name)
+		return ok && err == nil
+	}
+	if len(names) == 0 && !r.hidden && !slices.ContainsFunc(slices.Collect(maps.Keys(r.broken)), broken) {
 		r.errorf(nil, "Unknown target", "No target or group matches %q.%s", pattern, listed(r.known()))
 	}
 	return names

@@ -8,8 +8,11 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/containerd/platforms"
+	"github.com/hashicorp/hcl/v2"
 	"golang.org/x/term"
 
 	"github.com/zbuild/zbuild/config"
@@ -28,6 +31,8 @@ type app struct {
 	logs           *logs
 	log            *slog.Logger
 	engine         engineFlags
+	// jsonDiagnostics is set if diagnostics are for an editor to read.
+	jsonDiagnostics bool
 }
 
 // run is the whole program; it returns the exit code.
@@ -53,14 +58,38 @@ func (a *app) run(args []string) error {
 	if err != nil {
 		return err
 	}
-	verb, err := parser.Parse(args)
+	if complete(parser, a) {
+		return nil
+	}
+	verb, err := parser.Parse(terraformFlags(args))
 	if err != nil {
 		return usage(fmt.Errorf("%w\nTry 'zbuild --help'", err))
 	}
 	a.engine = c.Engine
+	a.jsonDiagnostics = c.Diagnostics == "json"
 	a.logs = newLogs(a.stderr, c.Debug)
 	a.log = a.logs.install()
 	return verb.Run(a)
+}
+
+// terraformFlags are the arguments, with the flags of verbs that people know from
+// terraform in the form that they are used to (-check) taken, too.
+func terraformFlags(args []string) []string {
+	if len(args) == 0 || args[0] != "fmt" && args[0] != "validate" {
+		return args
+	}
+	args = slices.Clone(args)
+	for i, arg := range args {
+		name, value, hasValue := strings.Cut(arg, "=")
+		switch name {
+		case "-check", "-diff", "-recursive", "-json", "-write", "-list":
+			args[i] = "-" + name
+			if hasValue {
+				args[i] += "=" + value
+			}
+		}
+	}
+	return args
 }
 
 // styleOf finds out what the terminal can do. NO_COLOR and CLICOLOR_FORCE are
@@ -123,14 +152,27 @@ func (a *app) session(p projectFlags, targets, overrides []string, sink event.Si
 // that it comes to, if any.
 func (a *app) diagnostics(g *session.Generation) error {
 	if len(g.Diagnostics) > 0 {
-		if g.Result != nil {
+		if g.Result != nil && !a.jsonDiagnostics {
 			fmt.Fprintln(a.stderr) // after the progress
 		}
-		if err := render.Diagnostics(a.stderr, g.Sources(), g.Diagnostics, a.style); err != nil {
+	}
+	return a.showDiagnostics(g.Sources(), g.Diagnostics)
+}
+
+// showDiagnostics shows diagnostics and gives the error that they come to.
+func (a *app) showDiagnostics(sources map[string][]byte, diags hcl.Diagnostics) error {
+	if len(diags) > 0 {
+		var err error
+		if a.jsonDiagnostics {
+			err = render.DiagnosticsJSON(a.stderr, sources, diags)
+		} else {
+			err = render.Diagnostics(a.stderr, sources, diags, a.style)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	if code := diagnosticsCode(g.Diagnostics); code != exitOK {
+	if code := diagnosticsCode(diags); code != exitOK {
 		return &exitError{code: code}
 	}
 	return nil

@@ -18,7 +18,7 @@ import (
 
 // bakeCmd builds targets.
 type bakeCmd struct {
-	Targets []string `arg:"" optional:"" placeholder:"TARGET" help:"Targets and groups to build; globs are allowed. Default: the group or target 'default'."`
+	Targets []string `arg:"" optional:"" predictor:"target" placeholder:"TARGET" help:"Targets and groups to build; globs are allowed. Default: the group or target 'default'."`
 
 	Project projectFlags `embed:""`
 

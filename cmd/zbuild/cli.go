@@ -25,6 +25,8 @@ Examples:
   zbuild --set '*.args.V=2'     override an attribute of every target
   zbuild watch                  build, and again what an edit affects
   zbuild graph                  the stages, and who shares them
+  zbuild init                   write a zbuild.hcl for the Dockerfiles that are here
+  zbuild list                   what there is to build
   zbuild cache du               what builds have kept
   zbuild doctor                 can this machine build, and how
 
@@ -41,12 +43,19 @@ type cli struct {
 	Debug  bool        `short:"D" help:"Log what goes on inside, to standard error."`
 	Engine engineFlags `embed:"" group:"engine"`
 
-	Bake    bakeCmd    `cmd:"" default:"withargs" help:"Build targets. This is what zbuild does without a command."`
-	Watch   watchCmd   `cmd:"" help:"Build targets, and again what an edit affects."`
-	Graph   graphCmd   `cmd:"" help:"Show the graph of stages."`
-	Cache   cacheCmd   `cmd:"" help:"Show what builds have kept, and remove it."`
-	Doctor  doctorCmd  `cmd:"" help:"Say whether this machine can build, and how."`
-	Version versionCmd `cmd:"" help:"Show the versions of zbuild and of the libraries in it."`
+	Diagnostics string `enum:"text,json" default:"text" env:"ZBUILD_DIAGNOSTICS" help:"How to write what is wrong: text, or json for editors."`
+
+	Bake       bakeCmd       `cmd:"" default:"withargs" help:"Build targets. This is what zbuild does without a command."`
+	Watch      watchCmd      `cmd:"" help:"Build targets, and again what an edit affects."`
+	Graph      graphCmd      `cmd:"" help:"Show the graph of stages."`
+	List       listCmd       `cmd:"" help:"List targets, groups and variables."`
+	Validate   validateCmd   `cmd:"" help:"Check the build files."`
+	Fmt        fmtCmd        `cmd:"" help:"Format build files."`
+	Init       initCmd       `cmd:"" help:"Write a zbuild.hcl for the Dockerfiles, or the Compose file, that are here."`
+	Cache      cacheCmd      `cmd:"" help:"Show what builds have kept, and remove it."`
+	Doctor     doctorCmd     `cmd:"" help:"Say whether this machine can build, and how."`
+	Completion completionCmd `cmd:"" help:"Print the shell code that completes commands, flags and targets."`
+	Version    versionCmd    `cmd:"" help:"Show the versions of zbuild and of the libraries in it."`
 }
 
 // engineFlags say which store and helpers to use, by the names that podman and

@@ -13,7 +13,7 @@ import (
 
 // graphCmd shows the graph of stages.
 type graphCmd struct {
-	Targets []string `arg:"" optional:"" placeholder:"TARGET" help:"Targets and groups to show; globs are allowed. Default: the group or target 'default'."`
+	Targets []string `arg:"" optional:"" predictor:"target" placeholder:"TARGET" help:"Targets and groups to show; globs are allowed. Default: the group or target 'default'."`
 
 	Project projectFlags `embed:""`
 

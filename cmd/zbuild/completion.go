@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/alecthomas/kong"
+	posener "github.com/posener/complete"
+	"github.com/willabides/kongplete"
+
+	"github.com/zbuild/zbuild/config"
+)
+
+// completionCmd prints a shell's completion code.
+type completionCmd struct {
+	Shell string `arg:"" enum:"bash,zsh,fish" placeholder:"SHELL" help:"bash, zsh or fish."`
+}
+
+// Help is shown by 'zbuild completion --help'.
+func (completionCmd) Help() string {
+	return `Prints code for the shell to read, after which it completes commands, flags, and the targets of the project.
+
+  bash  echo 'source <(zbuild completion bash)' >> ~/.bashrc
+  zsh   echo 'source <(zbuild completion zsh)' >> ~/.zshrc
+  fish  zbuild completion fish > ~/.config/fish/completions/zbuild.fish`
+}
+
+// completionCode is what each shell needs to have 'zbuild' complete itself: the
+// shell calls it with the line in COMP_LINE.
+var completionCode = map[string]string{
+	"bash": "complete -C zbuild zbuild\n",
+	"zsh":  "autoload -U +X bashcompinit && bashcompinit\ncomplete -C zbuild zbuild\n",
+	"fish": `function __complete_zbuild
+    set -lx COMP_LINE (commandline -cp)
+    test -z (commandline -ct)
+    and set COMP_LINE "$COMP_LINE "
+    zbuild
+end
+complete -f -c zbuild -a "(__complete_zbuild)"
+`,
+}
+
+// Run prints.
+func (c *completionCmd) Run(a *app) error {
+	_, err := fmt.Fprint(a.stdout, completionCode[c.Shell])
+	return err
+}
+
+// complete completes the line that a shell has put into the environment, if it
+// has, and reports whether that was all that there was to do.
+func complete(parser *kong.Kong, a *app) bool {
+	line, ok := os.LookupEnv("COMP_LINE")
+	if !ok {
+		return false
+	}
+	targets := posener.PredictFunc(func(args posener.Args) []string { return a.targetNames(line, args) })
+	command, err := kongplete.Command(parser, kongplete.WithPredictor("target", targets))
+	if err != nil {
+		return true
+	}
+	command.Args = targets // of bake, which needs no name
+	c := posener.New(parser.Model.Name, command)
+	c.Out = a.stdout
+	return c.Complete()
+}
+
+// targetNames are the targets and groups of the project that the line is about.
+// Mistakes in it are no concern here.
+func (a *app) targetNames(line string, args posener.Args) []string {
+	if strings.HasPrefix(args.Last, "-") {
+		return nil
+	}
+	var files []string
+	words := strings.Fields(line)
+	for i, word := range words[:max(0, len(words)-1)] {
+		if word == "-f" || word == "--file" {
+			files = append(files, words[i+1])
+		}
+	}
+	opt, err := a.session(projectFlags{Files: files}, nil, nil, nil)
+	if err != nil {
+		return nil
+	}
+	opt.Load.ListOnly, opt.Load.EvaluateOnly = true, true
+	project, _ := config.Load(context.Background(), opt.Load)
+	var names []string
+	for _, t := range project.Listed {
+		names = append(names, t.Name)
+	}
+	return names
+}

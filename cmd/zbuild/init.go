@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/moby/sys/atomicwriter"
+
+	"github.com/zbuild/zbuild/config"
+	"github.com/zbuild/zbuild/internal/scaffold"
+)
+
+// initCmd writes a build file.
+type initCmd struct {
+	From   string `placeholder:"FILE" help:"Convert this Compose or bake file. Default: compose.yaml or docker-compose.yml,."`
+	Output string `short:"o" placeholder:"FILE" default:"zbuild.hcl" help:"The file to write; '-' is standard output. Default: ${default}."`
+	Force  bool   `help:"Replace a file that is there."`
+}
+
+// Help is shown by 'zbuild init --help'.
+func (initCmd) Help() string {
+	return `Looks for Dockerfiles here and in the directories below, and writes a zbuild.hcl that builds them: a target for each, one for each stage that nothing else builds on, and a group "default" of those that make a release. If there is a Compose file, or --from names a file, its services become targets instead.
+
+Nothing is built, and a file that is there is not replaced without --force.`
+}
+
+// composeFiles are the names that Compose looks for.
+var composeFiles = []string{"compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"}
+
+// Run writes the file.
+func (c *initCmd) Run(a *app) error {
+	if c.Output != "-" && !c.Force {
+		if _, err := os.Lstat(filepath.Join(a.dir, c.Output)); !errors.Is(err, fs.ErrNotExist) {
+			return usage(fmt.Errorf("%s is there already. Replace it with --force, or write another with --output", c.Output))
+		}
+	}
+	from := c.From
+	for _, name := range composeFiles {
+		if _, err := os.Stat(filepath.Join(a.dir, name)); from == "" && err == nil {
+			from = name
+		}
+	}
+	text, what, err := c.scaffold(a)
+	if from != "" {
+		text, what, err = c.convert(a, from)
+	}
+	if err != nil {
+		return err
+	}
+	if c.Output == "-" {
+		_, err := a.stdout.Write(text)
+		return err
+	}
+	path := c.Output
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(a.dir, path)
+	}
+	if err := atomicwriter.WriteFile(path, text, 0o644); err != nil {
+		return usage(err)
+	}
+	_, err = fmt.Fprintf(a.stdout, "Wrote %s with %s.\nSee what it comes to with 'zbuild list' and 'zbuild bake --print', and build it with 'zbuild'.\n", c.Output, what)
+	return err
+}
+
+// scaffold writes for the Dockerfiles that are here.
+func (c *initCmd) scaffold(a *app) (text []byte, what string, err error) {
+	files, err := scaffold.Find(a.dir)
+	if err != nil {
+		return nil, "", usage(err)
+	}
+	targets := 0
+	var names []string
+	for _, f := range files {
+		if f.Err != nil {
+			fmt.Fprintf(a.stderr, "zbuild: %s is left out: %v\n", f.Path, f.Err)
+			continue
+		}
+		targets += len(f.Stages)
+		names = append(names, f.Path)
+	}
+	if targets == 0 {
+		return nil, "", usage(errors.New("there is no Dockerfile here or in the directories below. Write one, or name a Compose file with --from"))
+	}
+	return scaffold.Write(filepath.Base(a.dir), files), fmt.Sprintf("%d targets, for %s", targets, strings.Join(names, ", ")), nil
+}
+
+// convert writes what another build file says.
+func (c *initCmd) convert(a *app, from string) (text []byte, what string, err error) {
+	opt, err := a.session(projectFlags{Files: []string{from}}, nil, nil, nil)
+	if err != nil {
+		return nil, "", err
+	}
+	opt.Load.EvaluateOnly = true
+	opt.Load.Targets = []string{"*"}
+	project, diags := config.Load(context.Background(), opt.Load)
+	if err := a.showDiagnostics(project.Sources, diags); err != nil {
+		return nil, "", err
+	}
+	var printed bytes.Buffer
+	if err := project.Print(&printed); err != nil {
+		return nil, "", usage(err)
+	}
+	comment := fmt.Sprintf("The services of %s, as 'zbuild init' found them. 'zbuild' builds the group\n\"default\", 'zbuild list' shows what else there is. Paths are relative to this\nfile. Values of variables are those of the time of writing.", from)
+	if text, err = scaffold.Convert(comment, printed.Bytes()); err != nil {
+		return nil, "", usage(err)
+	}
+	if _, diags := format(c.Output, text); diags.HasErrors() {
+		return nil, "", usage(hcl.Diagnostics(diags))
+	}
+	return text, fmt.Sprintf("%d targets, from %s", len(project.Targets), from), nil
+}
