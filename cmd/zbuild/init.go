@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/hashicorp/hcl/v2"
 	"github.com/moby/sys/atomicwriter"
 
 	"github.com/zbuild/zbuild/config"
@@ -112,7 +111,7 @@ func (c *initCmd) convert(a *app, from string) (text []byte, what string, err er
 		return nil, "", usage(err)
 	}
 	if _, diags := format(c.Output, text); diags.HasErrors() {
-		return nil, "", usage(hcl.Diagnostics(diags))
+		return nil, "", usage(diags)
 	}
 	return text, fmt.Sprintf("%d targets, from %s", len(project.Targets), from), nil
 }
