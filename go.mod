@@ -47,7 +47,11 @@ require (
 
 require github.com/muesli/cancelreader v0.2.2
 
-require github.com/riywo/loginshell v0.0.0-20200815045211-7d26008be1ab // indirect
+require (
+	github.com/containerd/fifo v1.1.0 // indirect
+	github.com/containerd/nydus-snapshotter v0.15.15 // indirect
+	github.com/riywo/loginshell v0.0.0-20200815045211-7d26008be1ab // indirect
+)
 
 require (
 	github.com/containerd/fifo v1.1.0 // indirect
