@@ -1,12 +1,8 @@
 package runner
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,6 +11,8 @@ import (
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
+
+	"github.com/zbuild/zbuild/internal/sealed"
 )
 
 // Cache remembers what steps have left. What it says may be out of date: a
@@ -103,7 +101,7 @@ func (c *DirCache) Get(key digest.Digest) (Entry, bool, error) {
 	name := c.file(key)
 	e, used, err := readEntry(name)
 	switch {
-	case errors.Is(err, errDamaged):
+	case errors.Is(err, sealed.ErrDamaged):
 		// It goes at once: what is damaged is made anew, and told of once.
 		err = errors.Join(fmt.Errorf("an entry of the cache is damaged and made anew: %s", name), os.Remove(name))
 		return Entry{}, false, err
@@ -122,53 +120,13 @@ func (c *DirCache) Get(key digest.Digest) (Entry, bool, error) {
 
 // readEntry reads an entry and when it was used last.
 func readEntry(name string) (e Entry, used time.Time, err error) {
-	if used, err = readSealed(name, &e); err != nil {
+	if used, err = sealed.Read(name, &e); err != nil {
 		return Entry{}, used, err
 	}
 	if len(e.Snapshots) == 0 && e.SameAs.Validate() != nil {
-		return Entry{}, used, errDamaged
+		return Entry{}, used, sealed.ErrDamaged
 	}
 	return e, used, nil
-}
-
-var errDamaged = errors.New("damaged")
-
-// seal adds to a file's content what shows that it is whole, and belongs under its
-// name.
-func seal(name string, raw []byte) []byte {
-	sum := sha256.Sum256(append([]byte(filepath.Base(name)+"\n"), raw...))
-	return fmt.Appendf(bytes.Clone(raw), "\n%x\n", sum)
-}
-
-// readSealed reads a file that writeSealed wrote, and when it was modified.
-func readSealed(name string, v any) (modified time.Time, err error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return modified, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return modified, err
-	}
-	all, err := io.ReadAll(f)
-	if err != nil {
-		return modified, err
-	}
-	const tail = 1 + 2*sha256.Size + 1
-	if len(all) < tail || !bytes.Equal(seal(name, all[:len(all)-tail]), all) || json.Unmarshal(all[:len(all)-tail], v) != nil {
-		return info.ModTime(), errDamaged
-	}
-	return info.ModTime(), nil
-}
-
-// writeSealed replaces a file whole or not at all.
-func writeSealed(name string, v any) error {
-	raw, err := json.Marshal(v)
-	if err == nil {
-		err = replaceFile(name, seal(name, raw))
-	}
-	return err
 }
 
 // List reads all entries. Files that are no entries are left out.
@@ -203,13 +161,13 @@ func (c *DirCache) tidy(now time.Time) error {
 		if err != nil || now.Sub(info.ModTime()).Abs() < time.Hour {
 			return nil //nolint:nilerr // it has gone meanwhile
 		}
-		useless := strings.HasPrefix(d.Name(), tmpPrefix)
+		useless := strings.HasPrefix(d.Name(), sealed.TempPrefix)
 		if rest := digest.NewDigestFromEncoded(digest.SHA256, d.Name()); rest.Validate() == nil && c.variantsFile(rest) == name {
 			useless = !slices.ContainsFunc(c.Variants(rest), func(v Variant) bool {
 				_, err := os.Stat(c.file(v.Key))
 				return err == nil
 			})
-		} else if _, _, err := readEntry(name); errors.Is(err, errDamaged) {
+		} else if _, _, err := readEntry(name); errors.Is(err, sealed.ErrDamaged) {
 			useless = true
 		}
 		if useless {
@@ -232,11 +190,9 @@ func (c *DirCache) files(fn func(name string, d fs.DirEntry) error) error {
 	})
 }
 
-const tmpPrefix = ".new-"
-
 // Put replaces an entry.
 func (c *DirCache) Put(key digest.Digest, e Entry) error {
-	if err := writeSealed(c.file(key), e); err != nil {
+	if err := sealed.Write(c.file(key), e); err != nil {
 		return fmt.Errorf("the cache cannot be written: %w", err)
 	}
 	return nil
@@ -245,7 +201,7 @@ func (c *DirCache) Put(key digest.Digest, e Entry) error {
 // Variants lists what is known of steps that have something in common.
 func (c *DirCache) Variants(rest digest.Digest) []Variant {
 	var all []Variant
-	if _, err := readSealed(c.variantsFile(rest), &all); err != nil {
+	if _, err := sealed.Read(c.variantsFile(rest), &all); err != nil {
 		return nil // it only spares work
 	}
 	return slices.DeleteFunc(all, func(v Variant) bool { return v.Key.Validate() != nil })
@@ -256,27 +212,8 @@ func (c *DirCache) Variants(rest digest.Digest) []Variant {
 func (c *DirCache) PutVariant(rest digest.Digest, v Variant) error {
 	all := slices.DeleteFunc(c.Variants(rest), func(o Variant) bool { return o.Key == v.Key })
 	all = slices.Insert(all, 0, v)
-	if err := writeSealed(c.variantsFile(rest), all[:min(len(all), maxVariants)]); err != nil {
+	if err := sealed.Write(c.variantsFile(rest), all[:min(len(all), maxVariants)]); err != nil {
 		return fmt.Errorf("the cache cannot be written: %w", err)
 	}
 	return nil
-}
-
-// replaceFile writes a file whole or not at all.
-func replaceFile(name string, raw []byte) error {
-	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(name), tmpPrefix)
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(raw)
-	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), name)
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name())
-	}
-	return err
 }

@@ -8,6 +8,8 @@ package runner
 import (
 	"context"
 	"time"
+
+	"github.com/zbuild/zbuild/internal/sealed"
 )
 
 // Limits bound what the cache keeps between builds. The zero value bounds nothing.
@@ -59,7 +61,7 @@ func Evict(ctx context.Context, cache *DirCache, store SnapshotStore, limits Lim
 	}
 	limit := limits.bytes(disk)
 	var last measured
-	if _, err := readSealed(note, &last); err == nil && now.Sub(last.At) >= 0 && now.Sub(last.At) < remeasured {
+	if _, err := sealed.Read(note, &last); err == nil && now.Sub(last.At) >= 0 && now.Sub(last.At) < remeasured {
 		if limit == 0 || last.Size+max(0, disk.Used-last.Used) <= limit {
 			return none, nil
 		}
@@ -86,7 +88,7 @@ func Evict(ctx context.Context, cache *DirCache, store SnapshotStore, limits Lim
 	last = measured{At: now, Size: size - (&Inventory{Snapshots: done.Snapshots}).Size()}
 	if disk, err = store.Disk(ctx); err == nil {
 		last.Used = disk.Used
-		err = writeSealed(note, last)
+		err = sealed.Write(note, last)
 	}
 	return done, err
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
 
+	"github.com/zbuild/zbuild/internal/sealed"
 	"github.com/zbuild/zbuild/planner"
 )
 
@@ -66,7 +67,7 @@ func (h *History) chapters(plan *planner.Plan) (all []*chapter, err error) {
 		c := byFile[file]
 		if c == nil {
 			c = &chapter{file: file}
-			_, readErr := readSealed(file, (*json.RawMessage)(&c.raw))
+			_, readErr := sealed.Read(file, (*json.RawMessage)(&c.raw))
 			if readErr == nil {
 				readErr = json.Unmarshal(c.raw, &c.past)
 			}
@@ -177,7 +178,7 @@ func (c *chapter) write(now []pastStage) error {
 	if err != nil || bytes.Equal(raw, c.raw) {
 		return err
 	}
-	return writeSealed(c.file, json.RawMessage(raw))
+	return sealed.Write(c.file, json.RawMessage(raw))
 }
 
 // envParts are the variables of a RUN, in the order of their names.

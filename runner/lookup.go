@@ -124,7 +124,11 @@ func (r *run) bases(n *node) (out []*node) {
 func (r *run) on(n *node) (out []Snapshot) {
 	for i, in := range n.step.Inputs {
 		if !n.selective(i) && in.Step.Local == nil && in.Step.Image == nil {
-			out = append(out, r.nodes[in.Step].entry.Snapshots[in.Index])
+			var s Snapshot
+			if have := r.nodes[in.Step].entry.Snapshots; in.Index < len(have) {
+				s = have[in.Index]
+			}
+			out = append(out, s)
 		}
 	}
 	return out

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	digest "github.com/opencontainers/go-digest"
+
+	"github.com/zbuild/zbuild/internal/sealed"
 )
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
@@ -165,7 +167,7 @@ func TestDirCacheNotesUse(t *testing.T) {
 		}
 	}
 	// What is no entry is not listed, and removed when it is old.
-	half := filepath.Join(filepath.Dir(c.file(key)), tmpPrefix+"1")
+	half := filepath.Join(filepath.Dir(c.file(key)), sealed.TempPrefix+"1")
 	if err := os.WriteFile(half, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -250,11 +250,8 @@ func (r *run) name(ctx context.Context, d *delivery) error {
 				return notes, err
 			}
 			// Somebody removed an image that had no name yet.
-			for _, x := range d.exports {
-				x.image = nil
-				if err := r.prepare(ctx, x); err != nil {
-					return nil, err
-				}
+			if err := r.remake(ctx, d); err != nil && !errors.Is(err, ErrVanished) {
+				return nil, err
 			}
 		}
 	})
@@ -267,6 +264,19 @@ func (r *run) name(ctx context.Context, d *delivery) error {
 		d.result.Outputs = append(d.result.Outputs, first.result(desc, config))
 	}
 	return err
+}
+
+// remake makes the images of a target again.
+func (r *run) remake(ctx context.Context, d *delivery) error {
+	for _, x := range d.exports {
+		was := x.image
+		x.image = nil
+		if err := r.prepare(ctx, x); err != nil {
+			x.image = was // which cannot be named: the next try comes back here
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *run) nameOnce(ctx context.Context, d *delivery, tags []string) ([]string, error) {

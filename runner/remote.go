@@ -215,7 +215,7 @@ func (r *run) fetch(ctx context.Context, n *node) (bool, error) {
 		}
 		snapshots = append(snapshots, s)
 	}
-	n.entry = Entry{Snapshots: snapshots, Created: rec.Created, Step: n.step.Name}
+	n.entry = Entry{Snapshots: snapshots, On: r.on(n), Created: rec.Created, Step: n.step.Name}
 	n.cached, n.id, n.unsure = true, rec.Key, false
 	if r.opt.Cache != nil {
 		if err := r.opt.Cache.Put(rec.Key, n.entry); err != nil {

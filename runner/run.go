@@ -190,7 +190,7 @@ func (r *run) run(ctx context.Context, result *Result) error {
 
 // maxVanished is how often a build is taken up again after something has removed
 // what it used.
-const maxVanished = 5
+const maxVanished = 10
 
 // vanished reports whether something failed because what it used was removed from
 // the store meanwhile, by hand or by another program.

@@ -47,8 +47,8 @@ func key(service string, base, version int) string {
 // what a clean store would have.
 func TestKill(t *testing.T) {
 	rnd := random(t)
-	n := times(8, 500)
-	p := newProject(t, 4, 50)
+	n := times(5, 500)
+	p := newProject(t, 3, 50)
 	want := reference(t, p)
 	s := newPlace(t)
 	now := state{services: make([]int, len(p.services))}
@@ -67,8 +67,8 @@ func TestKill(t *testing.T) {
 			w := want[key(name, now.base, now.services[i])]
 			if got != w {
 				is := "nothing that was ever built"
-				for k, print := range want {
-					if print == got {
+				for k, fp := range want {
+					if fp == got {
 						is = k
 					}
 				}
@@ -117,8 +117,9 @@ func TestKill(t *testing.T) {
 			}
 		case <-time.After(after):
 			must(t, cmd.Process.Kill())
-			<-done
-			killed++
+			if err := <-done; err != nil {
+				killed++
+			}
 		}
 		prints := s.fingerprints()
 		for k, name := range p.services {

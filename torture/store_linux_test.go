@@ -47,10 +47,12 @@ func newPlace(t *testing.T) *place {
 	return newPlaceIn(t, t.TempDir())
 }
 
+// newPlaceIn puts the store into a directory, which may be on a file system of its
+// own. The run directory is not there: it is in memory on most machines.
 func newPlaceIn(t *testing.T, dir string) *place {
 	t.Helper()
 	p := &place{
-		t: t, dir: dir, root: filepath.Join(dir, "root"), run: filepath.Join(dir, "run"),
+		t: t, dir: dir, root: filepath.Join(dir, "root"), run: filepath.Join(t.TempDir(), "run"),
 		tmp: filepath.Join(dir, "tmp"), conf: filepath.Join(dir, "storage.conf"), known: map[string]string{}, texts: map[string]string{},
 	}
 	for _, d := range []string{p.root, p.run, p.tmp, filepath.Join(dir, "home")} {
@@ -61,7 +63,10 @@ func newPlaceIn(t *testing.T, dir string) *place {
 	p.env = append(os.Environ(),
 		"CONTAINERS_STORAGE_CONF="+p.conf, "TMPDIR="+p.tmp, "HOME="+filepath.Join(dir, "home"), "XDG_RUNTIME_DIR="+p.run,
 	)
-	t.Cleanup(func() { unmountBelow(dir) })
+	t.Cleanup(func() {
+		unmountBelow(dir)
+		unmountBelow(filepath.Dir(p.run))
+	})
 	return p
 }
 
@@ -146,12 +151,12 @@ func (p *place) fingerprints() map[string]string {
 		if len(img.Names) == 0 {
 			continue
 		}
-		print, err := p.fingerprint(store, &img)
+		fp, err := p.fingerprint(store, &img)
 		if err != nil {
 			p.t.Errorf("image %s %v: %v", img.ID, img.Names, err)
 		}
 		for _, n := range img.Names {
-			all[n] = print
+			all[n] = fp
 		}
 	}
 	return all
@@ -291,7 +296,7 @@ func (p *place) clean() {
 // leftovers fails the test if processes, mounts or files were left.
 func (p *place) leftovers(problems []string) {
 	p.t.Helper()
-	for _, m := range mountsBelow(p.dir) {
+	for _, m := range append(mountsBelow(p.dir), mountsBelow(filepath.Dir(p.run))...) {
 		problems = append(problems, "a mount was left: "+m)
 	}
 	for _, dir := range []string{p.tmp, filepath.Join(p.run, "zbuild")} {
@@ -323,7 +328,7 @@ func (p *place) processes() (found []string) {
 	for _, proc := range entries {
 		line, _ := os.ReadFile(filepath.Join(proc, "cmdline"))
 		root, _ := os.Readlink(filepath.Join(proc, "root"))
-		if bytes.Contains(line, []byte(p.dir+"/")) || strings.HasPrefix(root, p.dir+"/") {
+		if bytes.Contains(line, []byte(p.dir+"/")) || bytes.Contains(line, []byte(p.run+"/")) || strings.HasPrefix(root, p.dir+"/") {
 			found = append(found, fmt.Sprintf("a process was left: %s: %q", filepath.Base(proc), line))
 		}
 	}

@@ -48,7 +48,7 @@ func TestTogether(t *testing.T) {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			p := newProject(t, 4, 20)
 			s := newPlace(t)
-			for round := range times(2, 30) {
+			for round := range times(1, 30) {
 				p.base(round)
 				var cmds []*exec.Cmd
 				var outs []*bytes.Buffer
@@ -127,7 +127,7 @@ group "default" { targets = ["slow", "quick"] }
 `, 0o644)
 	p.write("slow.Dockerfile", `FROM scratch
 COPY rootfs /
-RUN ["/bin/busybox", "sleep", "8"]
+RUN ["/bin/busybox", "sleep", "4"]
 RUN ["/bin/busybox", "echo", "the slow one has ended"]
 `, 0o644)
 	p.write("quick.Dockerfile", "FROM scratch\nCOPY rootfs /\nRUN [\"/bin/busybox\", \"echo\", \"the quick one\"]\n", 0o644)
@@ -140,7 +140,7 @@ RUN ["/bin/busybox", "echo", "the slow one has ended"]
 		return cmd, out
 	}
 	first, firstOut := begin("slow")
-	waitFor(t, firstOut, "busybox sleep")
+	waitFor(t, firstOut, `"sleep", "4"`)
 	time.Sleep(300 * time.Millisecond)
 	second, secondOut := begin("--jobs", "1")
 	waitFor(t, secondOut, "waiting for its result")
@@ -159,7 +159,7 @@ RUN ["/bin/busybox", "echo", "the slow one has ended"]
 
 // TestStress has many processes build many targets, in little memory.
 func TestStress(t *testing.T) {
-	targets, processes := 30, 3
+	targets, processes := 15, 3
 	if *long {
 		targets, processes = 200, 8
 	}
@@ -227,7 +227,7 @@ func TestRemoved(t *testing.T) {
 			done++
 		}
 	})
-	for i := range times(6, 200) {
+	for i := range times(3, 200) {
 		p.base(i % 3)
 		args := []string{"bake", "--progress", "plain"}
 		if i%2 == 1 {

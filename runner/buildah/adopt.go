@@ -9,7 +9,6 @@ package buildah
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +29,7 @@ import (
 	"go.podman.io/storage/pkg/archive"
 	"golang.org/x/sys/unix"
 
+	"github.com/zbuild/zbuild/internal/sealed"
 	"github.com/zbuild/zbuild/runner"
 )
 
@@ -71,7 +71,7 @@ func (e *Engine) adopt(ctx context.Context, parent string, below, s runner.Snaps
 		layer, err = e.adoptTar(parent, below, s, clamp)
 	}
 	if err != nil {
-		return imageLayer{}, fmt.Errorf("making a layer of %s: %w", s, err)
+		return imageLayer{}, fmt.Errorf("making a layer of %s: %w", s, vanished(err))
 	}
 	e.noteDigest(on, s, layer)
 	return layer, nil
@@ -86,8 +86,7 @@ func (e *Engine) digested(below, s runner.Snapshot) (imageLayer, bool) {
 		return l, true
 	}
 	var l imageLayer
-	raw, err := os.ReadFile(e.digestFile(below, s))
-	if err != nil || json.Unmarshal(raw, &l) != nil || l.DiffID.Validate() != nil {
+	if _, err := sealed.Read(e.digestFile(below, s), &l); err != nil || l.DiffID.Validate() != nil {
 		return l, false
 	}
 	e.adopted[key] = l
@@ -98,11 +97,7 @@ func (e *Engine) noteDigest(below, s runner.Snapshot, l imageLayer) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.adopted[below+"+"+s] = l
-	raw, err := json.Marshal(l)
-	if err == nil {
-		err = writeFile(e.digestFile(below, s), raw)
-	}
-	if err != nil {
+	if err := sealed.Write(e.digestFile(below, s), l); err != nil {
 		e.log.Debug("a layer's digest cannot be kept", "error", err)
 	}
 }
@@ -329,23 +324,4 @@ func copyDirXattrs(src, dest string) error {
 		}
 	}
 	return nil
-}
-
-// writeFile replaces a file whole or not at all.
-func writeFile(name string, data []byte) error {
-	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(name), ".new-")
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(data)
-	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), name)
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name())
-	}
-	return err
 }

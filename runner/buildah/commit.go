@@ -42,7 +42,7 @@ func (e *Engine) Commit(ctx context.Context, spec runner.ImageSpec) (*runner.Ima
 	}
 	id, err := e.createImage(top, config, raw, created)
 	if err != nil {
-		return nil, err
+		return nil, vanished(err)
 	}
 	img := &runner.Image{
 		ID: digest.FromBytes(config), Digest: digest.FromBytes(raw), MediaType: manifest.GuessMIMEType(raw), ManifestSize: int64(len(raw)),
@@ -93,7 +93,7 @@ func (e *Engine) layersOf(base *planner.BaseImage, top string) ([]imageLayer, er
 	for id := top; id != ""; {
 		l, err := e.store.Layer(id)
 		if err != nil {
-			return nil, fmt.Errorf("reading the layers of %s: %w", base.Ref, err)
+			return nil, fmt.Errorf("reading the layers of %s: %w", base.Ref, vanished(err))
 		}
 		out = append(out, imageLayer{ID: l.ID, DiffID: l.UncompressedDigest, Size: l.UncompressedSize})
 		id = l.Parent
@@ -281,7 +281,7 @@ func (e *Engine) Index(ctx context.Context, images []*runner.Image, format strin
 		}
 		d, err := list.Add(ctx, e.system, ref, false)
 		if err != nil {
-			return nil, fmt.Errorf("adding %s to the list: %w", platforms.FormatAll(img.Platform), err)
+			return nil, fmt.Errorf("adding %s to the list: %w", platforms.FormatAll(img.Platform), vanished(err))
 		}
 		p := img.Platform
 		err = errors.Join(list.SetOS(d, p.OS), list.SetArchitecture(d, p.Architecture))
@@ -311,7 +311,7 @@ func (e *Engine) Index(ctx context.Context, images []*runner.Image, format strin
 		return out, nil // the same list of the same images
 	}
 	if _, err := list.SaveToImage(e.store, out.ID.Encoded(), nil, kind); err != nil {
-		return nil, fmt.Errorf("saving the list: %w", err)
+		return nil, fmt.Errorf("saving the list: %w", vanished(err))
 	}
 	return out, nil
 }
@@ -327,7 +327,7 @@ func (e *Engine) Tag(_ context.Context, image *runner.Image, names []string) err
 		full = append(full, name)
 	}
 	if err := e.store.AddNames(image.ID.Encoded(), full); err != nil {
-		return fmt.Errorf("tagging %s: %w", strings.Join(full, ", "), err)
+		return fmt.Errorf("tagging %s: %w", strings.Join(full, ", "), vanished(err))
 	}
 	return nil
 }

@@ -5,11 +5,11 @@ package buildah
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	digest "github.com/opencontainers/go-digest"
 
+	"github.com/zbuild/zbuild/internal/sealed"
 	"github.com/zbuild/zbuild/internal/source"
 	"github.com/zbuild/zbuild/runner"
 )
@@ -18,10 +18,9 @@ import (
 func (e *Engine) Content(ctx context.Context, s runner.Snapshot, sel source.Selection) (digest.Digest, error) {
 	what := digest.FromString(fmt.Sprintf("%#v", sel)).Encoded()
 	note := filepath.Join(e.StateDir(), notesName, string(s), "content-"+what[:32])
-	if raw, err := os.ReadFile(note); err == nil {
-		if d := digest.Digest(raw); d.Validate() == nil {
-			return d, nil
-		}
+	var known digest.Digest
+	if _, err := sealed.Read(note, &known); err == nil && known.Validate() == nil {
+		return known, nil
 	}
 	v, err := e.view(s)
 	if err != nil {
@@ -34,7 +33,7 @@ func (e *Engine) Content(ctx context.Context, s runner.Snapshot, sel source.Sele
 		return "", hideRoots(err, v.root)
 	}
 	if s != "" {
-		if err := writeFile(note, []byte(d)); err != nil {
+		if err := sealed.Write(note, d); err != nil {
 			e.log.Debug("the digest of a layer's content cannot be kept", "error", err)
 		}
 	}

@@ -44,12 +44,12 @@ func (e *Engine) newLayer(parent runner.Snapshot) (*stepLayer, error) {
 	opt := &storage.LayerOptions{Flags: map[string]any{stepFlag: true}}
 	if _, err := e.store.CreateLayer(l.id, string(parent), nil, "", true, opt); err != nil {
 		e.proc.end(l.id)
-		return nil, fmt.Errorf("creating a layer: %w", err)
+		return nil, fmt.Errorf("creating a layer: %w", vanished(err))
 	}
 	root, err := e.store.Mount(l.id, "")
 	if err != nil {
 		l.drop()
-		return nil, fmt.Errorf("mounting a layer: %w", err)
+		return nil, fmt.Errorf("mounting a layer: %w", vanished(err))
 	}
 	l.root = root
 	if parent == "" {

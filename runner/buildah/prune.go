@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 	"go.podman.io/storage/pkg/directory"
 	"golang.org/x/sys/unix"
 
+	"github.com/zbuild/zbuild/internal/sealed"
 	"github.com/zbuild/zbuild/runner"
 )
 
@@ -90,17 +90,16 @@ func (e *Engine) journalled() map[string]bool {
 // Usage measures a layer, once: it never changes.
 func (e *Engine) Usage(_ context.Context, s runner.Snapshot) (int64, error) {
 	note := filepath.Join(e.StateDir(), notesName, string(s), usageName)
-	if raw, err := os.ReadFile(note); err == nil {
-		if size, err := strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64); err == nil && size >= 0 {
-			return size, nil
-		}
+	var known int64
+	if _, err := sealed.Read(note, &known); err == nil && known >= 0 {
+		return known, nil
 	}
 	size, err := e.measure(string(s))
 	if err != nil {
 		return 0, err
 	}
 	if !e.journalled()[string(s)] {
-		if err := writeFile(note, strconv.AppendInt(nil, size, 10)); err != nil {
+		if err := sealed.Write(note, size); err != nil {
 			e.log.Debug("a layer's size cannot be kept", "error", err)
 		}
 	}

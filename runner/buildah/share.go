@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -20,6 +21,7 @@ import (
 	"sync"
 
 	digest "github.com/opencontainers/go-digest"
+	"go.podman.io/storage"
 	"golang.org/x/sys/unix"
 
 	"github.com/zbuild/zbuild/runner"
@@ -172,4 +174,17 @@ func (e *Engine) openLeases() (*os.File, error) {
 		return nil, err
 	}
 	return os.OpenFile(filepath.Join(e.StateDir(), leasesName), os.O_CREATE|os.O_RDWR, 0o600)
+}
+
+// vanished marks an error that says that something was not there which was there a
+// moment ago: another program has removed it.
+func vanished(err error) error {
+	for _, gone := range []error{
+		fs.ErrNotExist, storage.ErrLayerUnknown, storage.ErrImageUnknown, storage.ErrParentUnknown, storage.ErrNotALayer, storage.ErrNotAnImage,
+	} {
+		if errors.Is(err, gone) {
+			return fmt.Errorf("%w: %w", runner.ErrVanished, err)
+		}
+	}
+	return err
 }

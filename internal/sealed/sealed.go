@@ -1,0 +1,75 @@
+// Package sealed keeps small values in files that show whether they are whole and
+// where they belong: a checksum over the value and the file's name ends each. It
+// never interprets what it keeps.
+package sealed
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// ErrDamaged says that a file is not what Write wrote under its name.
+var ErrDamaged = errors.New("damaged")
+
+// TempPrefix begins the names of files that are being written.
+const TempPrefix = ".new-"
+
+func seal(name string, raw []byte) []byte {
+	sum := sha256.New()
+	fmt.Fprintln(sum, filepath.Base(name))
+	sum.Write(raw)
+	return fmt.Appendf(bytes.Clone(raw), "\n%x\n", sum.Sum(nil))
+}
+
+// Read reads a value, and when it was written or its file last touched. The error
+// is ErrDamaged if the file is not whole.
+func Read(name string, v any) (modified time.Time, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return modified, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return modified, err
+	}
+	all, err := io.ReadAll(f)
+	if err != nil {
+		return modified, err
+	}
+	const tail = 1 + 2*sha256.Size + 1
+	if len(all) < tail || !bytes.Equal(seal(name, all[:len(all)-tail]), all) || json.Unmarshal(all[:len(all)-tail], v) != nil {
+		return info.ModTime(), ErrDamaged
+	}
+	return info.ModTime(), nil
+}
+
+// Write replaces a file whole or not at all. Its directory is made if need be.
+func Write(name string, v any) error {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(name), TempPrefix)
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(seal(name, raw))
+	if err = errors.Join(err, tmp.Close()); err == nil {
+		err = os.Rename(tmp.Name(), name)
+	}
+	if err != nil {
+		_ = os.Remove(tmp.Name())
+	}
+	return err
+}
