@@ -100,15 +100,52 @@ func (r *run) statements(ctx context.Context, x *export, subjects []subject) ([]
 	return out, nil
 }
 
+// describe tells the provenance of what a target yields, in the form that bake's
+// metadata file has it in.
+func (r *run) describe(ctx context.Context, d *delivery) error {
+	d.result.Provenance = make(map[string]json.RawMessage)
+	for _, x := range d.exports {
+		p, err := r.predicate(ctx, x, nil)
+		if err != nil {
+			return err
+		}
+		old := p.ConvertToSLSA02()
+		if r.opt.Provenance == provenanceMin {
+			old.BuildConfig, old.Metadata = nil, nil
+		}
+		raw, err := json.Marshal(old)
+		if err != nil {
+			return err
+		}
+		platform := ""
+		if len(d.exports) > 1 {
+			platform = platforms.FormatAll(x.result.Platform)
+		}
+		d.result.Provenance[platform] = raw
+	}
+	return nil
+}
+
 // provenance is the predicate and its type.
 func (r *run) provenance(ctx context.Context, x *export, attrs map[string]string) (string, any, error) {
+	p, err := r.predicate(ctx, x, attrs)
+	if err != nil {
+		return "", nil, err
+	}
+	if provenancetypes.ProvenanceSLSA(attrs["version"]) == provenancetypes.ProvenanceSLSA02 {
+		return slsa02.PredicateSLSAProvenance, p.ConvertToSLSA02(), nil
+	}
+	return slsa1.PredicateSLSAProvenance, p, nil
+}
+
+func (r *run) predicate(ctx context.Context, x *export, attrs map[string]string) (*provenancetypes.ProvenancePredicateSLSA1, error) {
 	steps := reachable(x.result.Root.Step)
 	capture := &provenance.Capture{TargetPlatform: platforms.FormatAll(x.result.Platform)}
 	capture.Request = request(x)
 	captureSources(capture, x, steps)
 	p, err := provenance.NewPredicate(capture)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
 	meta := p.RunDetails.Metadata
 	started, finished := r.begin.UTC(), r.opt.Now().UTC()
@@ -121,16 +158,13 @@ func (r *run) provenance(ctx context.Context, x *export, attrs map[string]string
 	} else {
 		def, err := r.definition(x, steps)
 		if err != nil {
-			return "", nil, err
+			return nil, err
 		}
 		if _, err := provenance.AddBuildConfig(ctx, p, capture, built{def}, false); err != nil {
-			return "", nil, err
+			return nil, err
 		}
 	}
-	if provenancetypes.ProvenanceSLSA(attrs["version"]) == provenancetypes.ProvenanceSLSA02 {
-		return slsa02.PredicateSLSAProvenance, p.ConvertToSLSA02(), nil
-	}
-	return slsa1.PredicateSLSAProvenance, p, nil
+	return p, nil
 }
 
 // scrub leaves out what a build may have been told in confidence.

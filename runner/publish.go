@@ -57,6 +57,13 @@ func (r *run) publish(ctx context.Context, result *Result, exports []*export) {
 	if len(result.Failures) == 0 {
 		result.Failures = append(result.Failures, r.exportCaches(ctx, deliveries)...)
 	}
+	if r.opt.Provenance != "" {
+		for _, d := range deliveries {
+			if err := r.describe(ctx, d); err != nil {
+				r.warn(nil, fmt.Errorf("the provenance of %s cannot be told: %w", d.target.Name, err))
+			}
+		}
+	}
 }
 
 // deliveries fills in the result's targets and gives those that are complete.

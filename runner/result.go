@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -63,6 +64,9 @@ type TargetResult struct {
 	Tags, Pushed []string
 	// Outputs are in the order of the target's outputs, those that were made.
 	Outputs []OutputResult
+	// Provenance has SLSA v0.2 predicates by platform, that of a single image by the
+	// empty string. Only with Options.Provenance.
+	Provenance map[string]json.RawMessage
 }
 
 // OutputResult is what became of one output of a target.

@@ -47,6 +47,9 @@ type Options struct {
 	Sink   event.Sink
 	// Compressor makes blobs of layers. Needed for images that leave the store.
 	Compressor *pack.Compressor
+	// Provenance asks for TargetResult.Provenance: "min" or "max", as in buildx's
+	// BUILDX_METADATA_PROVENANCE. Empty means none.
+	Provenance string
 	// Stdout is what the destination "-" stands for; nil if there is none.
 	Stdout io.Writer
 	// Agent makes an SSH agent of what a target declares.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -181,6 +182,9 @@ func (c *bakeCmd) Run(a *app) error {
 		return err
 	}
 	opt.Jobs, opt.KeepGoing = c.Jobs, c.KeepGoing
+	if c.MetadataFile != "" {
+		opt.Provenance = metadataProvenance(os.LookupEnv)
+	}
 	if err := enterNamespace(); err != nil {
 		return err
 	}

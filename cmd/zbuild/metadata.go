@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/zbuild/zbuild/internal/pack"
@@ -48,5 +49,28 @@ func targetMetadata(result *runner.Result, t runner.TargetResult) map[string]any
 			m["image.name"] = strings.Join(o.Names, ",")
 		}
 	}
+	for platform, predicate := range t.Provenance {
+		key := "buildx.build.provenance"
+		if platform != "" {
+			key += "/" + platform
+		}
+		m[key] = predicate
+	}
 	return m
+}
+
+// metadataProvenance is what BUILDX_METADATA_PROVENANCE asks for, as buildx reads
+// it.
+func metadataProvenance(env func(string) (string, bool)) string {
+	value, _ := env("BUILDX_METADATA_PROVENANCE")
+	switch value {
+	case "max":
+		return value
+	case "disabled":
+		return ""
+	}
+	if on, err := strconv.ParseBool(value); err == nil && !on {
+		return ""
+	}
+	return "min"
 }

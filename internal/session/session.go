@@ -56,6 +56,8 @@ type Options struct {
 	// Limits bound what builds leave in the cache. They are looked after when a build
 	// has done something. The zero value bounds nothing.
 	Limits runner.Limits
+	// Provenance is runner.Options.Provenance.
+	Provenance string
 	// Stdout is what an output's destination "-" stands for; nil if there is none.
 	Stdout io.Writer
 	// Sink receives what happens; nil if nobody wants to know.
@@ -308,6 +310,7 @@ func (s *Session) runWith(ctx context.Context, g *Generation, hasher *source.Has
 		Now:       s.opt.Now,
 
 		Compressor: compressor,
+		Provenance: s.opt.Provenance,
 		Stdout:     s.opt.Stdout,
 	})
 	if err := compressor.Close(); err != nil {
