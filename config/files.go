@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -67,18 +68,20 @@ func isOurs(name string) bool {
 }
 
 // find reads the build files.
-func (l *loader) find() {
-	if len(l.req.Targets) > 0 && urlutil.IsRemoteURL(l.req.Targets[0]) {
-		l.errorf(nil, "Remote build files are not available yet",
-			"%q is a URL. Clone the repository or download the file, and name it with --file.", l.req.Targets[0])
-		return
-	}
+func (l *loader) find(ctx context.Context) {
+	address := l.remoteArguments()
 	l.fileRelative = l.relativePaths()
 	files := l.req.Files
 	if len(files) == 0 {
 		files = l.filesFromEnv()
 	}
-	if len(files) == 0 {
+	switch {
+	case l.diags.HasErrors():
+		return
+	case address != "":
+		l.findRemote(ctx, address, files)
+		return
+	case len(files) == 0:
 		l.lookUp()
 		return
 	}

@@ -24,6 +24,9 @@ type Request struct {
 	// ReadFile reads a build file; nil reads regular files of this host, up to a
 	// limit. It is never asked for anything but build files.
 	ReadFile func(path string) ([]byte, error)
+	// ReadRemote reads build files from behind a URL, if the first of Targets is
+	// one; nil if there is nothing that does.
+	ReadRemote ReadRemote
 	// LookupEnv looks up an environment variable; nil finds none.
 	LookupEnv func(string) (string, bool)
 	// Environ is the whole environment as NAME=value, which Compose files are
@@ -84,6 +87,10 @@ type loader struct {
 	diags   hcl.Diagnostics
 
 	sources []*source
+	// remote is where the build files come from, if that is a URL; commandContext is
+	// what BAKE_CMD_CONTEXT stands for.
+	remote         *remoteDefinition
+	commandContext string
 	// fileRelative is set where paths of bake's own files start from the files.
 	fileRelative bool
 	items        *items
@@ -108,7 +115,7 @@ type loader struct {
 }
 
 func (l *loader) run(ctx context.Context) {
-	l.find()
+	l.find(ctx)
 	if l.diags.HasErrors() || ctx.Err() != nil {
 		l.canceled(ctx)
 		return
@@ -174,7 +181,7 @@ func (l *loader) envFlag(name string) bool {
 // builtins are bake's built-in variables.
 func (l *loader) builtins() map[string]string {
 	return map[string]string{
-		"BAKE_CMD_CONTEXT":    "cwd://",
+		"BAKE_CMD_CONTEXT":    l.commandContext,
 		"BAKE_LOCAL_PLATFORM": l.req.LocalPlatform,
 	}
 }

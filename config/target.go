@@ -144,6 +144,11 @@ func (r *resolver) harmless(a *attribute, t *wireTarget) bool {
 func (r *resolver) contexts(t *wireTarget, b *Target) {
 	base := r.contextBase(t)
 	b.Context = r.context(*t.Context, base)
+	main := cleanContext(r.shown(*t.Context, base))
+	r.checkRemoteDockerfile(t, *t.Context)
+	if c, shown, ok := r.remoteMain(r.shown(*t.Context, base), t.where("context")); ok {
+		b.Context, main = c, shown
+	}
 	switch {
 	case *t.Context == "-":
 		r.errorf(t.where("context"), "Invalid context", "A build file cannot have standard input as a context.")
@@ -160,6 +165,9 @@ func (r *resolver) contexts(t *wireTarget, b *Target) {
 		written := t.Contexts[key]
 		keyBase := r.base(at.Filename)
 		c := r.context(written, keyBase)
+		if remote, ok := r.remoteNamed(r.shown(written, keyBase), at); ok {
+			c = remote
+		}
 		b.Contexts[key] = c
 		what := fmt.Sprintf("The context %q of target %s", key, t.Name)
 		switch c.Kind {
@@ -177,8 +185,8 @@ func (r *resolver) contexts(t *wireTarget, b *Target) {
 			t.Contexts = withKey(t.Contexts, key, shown)
 		}
 	}
-	clean := cleanContext(r.shown(*t.Context, base))
-	t.Context = &clean
+	t.Context = &main
+	r.addRemoteCredentials(b)
 }
 
 // dockerfile is where the Dockerfile is.

@@ -159,6 +159,9 @@ func (s *Session) Generate(ctx context.Context, last Phase) *Generation {
 	g := &Generation{Number: s.number}
 	request := s.opt.Load
 	request.EvaluateOnly = request.EvaluateOnly || last == Load && !request.Calling
+	if request.ReadRemote == nil {
+		request.ReadRemote = s.readRemote
+	}
 	g.Project, g.Diagnostics = config.Load(ctx, request)
 	if s.ended(ctx, g) || last == Load {
 		return g
