@@ -23,8 +23,8 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/go-archive"
 	"github.com/moby/go-archive/chrootarchive"
-	"github.com/moby/go-archive/compression"
 	fscopy "github.com/tonistiigi/fsutil/copy"
+	storagearchive "go.podman.io/storage/pkg/archive"
 
 	"github.com/zbuild/zbuild/internal/source"
 	"github.com/zbuild/zbuild/runner"
@@ -406,7 +406,12 @@ func unpack(srcRoot, src, destRoot, dest string, owner *fscopy.User) (bool, erro
 	}
 	// The archive is somebody else's: it is extracted with the target as the root
 	// directory, which no link in it can leave.
-	return true, chrootarchive.Untar(file, target, opt)
+	plain, err := storagearchive.DecompressStream(file)
+	if err != nil {
+		return false, err
+	}
+	defer plain.Close()
+	return true, hideRoots(chrootarchive.UntarUncompressed(plain, target, opt), destRoot)
 }
 
 // isArchive reports whether a regular file begins as a tar archive, compressed or
@@ -421,7 +426,7 @@ func isArchive(p string) bool {
 		return false
 	}
 	defer f.Close()
-	r, err := compression.DecompressStream(f)
+	r, err := storagearchive.DecompressStream(f) // which needs no programs, not for xz either
 	if err != nil {
 		return false
 	}

@@ -92,11 +92,33 @@ func (l *stepLayer) drop() {
 	if _, err := l.e.store.Unmount(l.id, true); err != nil && !errors.Is(err, storage.ErrLayerNotMounted) {
 		l.e.log.Debug("unmounting an abandoned layer", "error", err)
 	}
-	if err := l.e.store.DeleteLayer(l.id); err != nil {
+	if err := l.e.deleteLayer(l.id); err != nil {
 		l.e.log.Warn("an abandoned layer cannot be deleted now; the next start tries again", "layer", l.id, "error", err)
 		return // stays in the journal
 	}
 	l.e.proc.end(l.id)
+}
+
+// deleteLayer deletes an unmounted layer that nothing uses. The store writes down
+// what it deletes, which a full disk has no room for: then the layer's files have
+// to go first.
+func (e *Engine) deleteLayer(id string) error {
+	err := e.store.DeleteLayer(id)
+	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+		return err
+	}
+	dirs, err2 := e.lowerDirs(id)
+	if err2 != nil || len(dirs) == 0 {
+		return err
+	}
+	entries, err2 := os.ReadDir(dirs[0])
+	if err2 != nil {
+		return err
+	}
+	for _, entry := range entries {
+		_ = os.RemoveAll(filepath.Join(dirs[0], entry.Name())) // the next attempt says whether it helped
+	}
+	return e.store.DeleteLayer(id)
 }
 
 // Has reports whether a snapshot's layer is in the store.

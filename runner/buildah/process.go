@@ -150,7 +150,7 @@ func (e *Engine) sweepOne(ctx context.Context, dir string) {
 	layers, _ := os.ReadDir(filepath.Join(dir, layersName))
 	for _, l := range layers {
 		_, _ = e.store.Unmount(l.Name(), true)
-		err := e.store.DeleteLayer(l.Name())
+		err := e.deleteLayer(l.Name())
 		if err != nil && !errors.Is(err, storage.ErrNotALayer) && !errors.Is(err, storage.ErrLayerUnknown) {
 			e.log.Warn("a layer of a killed build cannot be removed", "layer", l.Name(), "error", err)
 		}
