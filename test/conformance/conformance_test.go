@@ -130,7 +130,9 @@ func environment(dir string, reg *registry.Registry) ([]string, error) {
 func (s *suite) run(t *testing.T, c *testCase) {
 	ctx, cancel := context.WithTimeout(t.Context(), caseTimeout)
 	defer cancel()
-	dir := filepath.Join(t.TempDir(), "context")
+	// buildx takes directories of the same name for one, and files of the same size
+	// and time in it for unchanged.
+	dir := filepath.Join(t.TempDir(), c.name)
 	check(t, os.Mkdir(dir, 0o755))
 	check(t, c.unpack(ctx, dir, s.registry.Addr()))
 	s.cases.Add(1)
