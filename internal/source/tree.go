@@ -103,6 +103,13 @@ func (t Tree) Resolve(sel Selection) ([]string, error) {
 			return nil, err
 		}
 		if _, err := os.Lstat(real); errors.Is(err, fs.ErrNotExist) {
+			// A link that a pattern matches and that leads nowhere is missing, as it is
+			// when it is named.
+			if itself, err := t.real(m, false); sel.FollowLinks && err == nil {
+				if _, err := os.Lstat(itself); err == nil {
+					return nil, &NotFoundError{Path: m}
+				}
+			}
 			continue
 		}
 		kept = append(kept, m)

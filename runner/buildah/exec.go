@@ -258,7 +258,13 @@ func (x *execJob) localMount(ctx context.Context, m *pb.Mount, in runner.Input) 
 	if err := fscopy.Copy(ctx, tree.Dir, matches[0], layer.root, "/mount", opt); err != nil {
 		return "", hideRoots(err, tree.Dir, layer.root)
 	}
-	return filepath.Join(layer.root, "mount"), nil
+	mount := filepath.Join(layer.root, "mount")
+	if isRootDir(matches[0]) {
+		if err := os.Chmod(mount, contextMode); err != nil {
+			return "", err
+		}
+	}
+	return mount, nil
 }
 
 // selected is the path of a selector in a tree, links resolved inside of it.

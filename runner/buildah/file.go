@@ -166,8 +166,12 @@ func (f *fileJob) snapshot(r *fileRef) (runner.Snapshot, error) {
 // open gives the root of a tree to read from. The tree of a context has its
 // ignore rules; that of a snapshot has none.
 func (f *fileJob) open(i int) (source.Tree, func(), error) {
-	if i < 0 {
-		return source.Tree{}, nil, errors.New("the operation has no source")
+	if i < 0 { // FROM scratch, with nothing in it
+		v, err := f.e.view("")
+		if err != nil {
+			return source.Tree{}, nil, err
+		}
+		return source.Tree{Dir: v.root}, v.close, nil
 	}
 	r := f.refs[i]
 	if r.input.Local != nil {
@@ -190,7 +194,7 @@ func (f *fileJob) copy(root string, a *pb.FileActionCopy, from int) (err error) 
 		return err
 	}
 	defer done()
-	local := f.refs[from].input.Local != nil
+	local := from >= 0 && f.refs[from].input.Local != nil
 	defer func() {
 		var none *source.NotFoundError
 		if errors.As(err, &none) && !local {
@@ -234,7 +238,17 @@ func (f *fileJob) copy(root string, a *pb.FileActionCopy, from int) (err error) 
 				continue
 			}
 		}
-		if err := fscopy.Copy(f.ctx, tree.Dir, m, root, dest, copyOptions(a, tree.Below(m), owner)); err != nil {
+		after := func() error { return nil }
+		if local && isRootDir(m) {
+			if after, err = afterContextRoot(tree.Dir, root, dest, a); err != nil {
+				return hideRoots(err, root)
+			}
+		}
+		err := fscopy.Copy(f.ctx, tree.Dir, m, root, dest, copyOptions(a, tree.Below(m), owner))
+		if err == nil {
+			err = after()
+		}
+		if err != nil {
 			return hideRoots(err, tree.Dir, root)
 		}
 	}

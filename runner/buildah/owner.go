@@ -3,10 +3,10 @@
 package buildah
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 
 	rootfs "github.com/containerd/continuity/fs"
 	"github.com/moby/buildkit/solver/pb"
@@ -26,15 +26,13 @@ func (f *fileJob) owner(o *pb.ChownOpt, root string) (*fscopy.User, error) {
 		case *pb.UserOpt_ByID:
 			out.UID, out.GID = int(u.ByID), int(u.ByID)
 		case *pb.UserOpt_ByName:
-			var found *user.ExecUser
 			err := f.withNames(u.ByName, root, func(dir string) (err error) {
-				found, err = lookupUser(dir, u.ByName.Name)
+				out.UID, out.GID, err = ownerByName(dir, u.ByName.Name)
 				return err
 			})
-			if err != nil {
+			if err = f.unknownIsRoot(err); err != nil {
 				return nil, err
 			}
-			out.UID, out.GID = found.Uid, found.Gid
 		}
 	}
 	if o.Group != nil {
@@ -42,11 +40,14 @@ func (f *fileJob) owner(o *pb.ChownOpt, root string) (*fscopy.User, error) {
 		case *pb.UserOpt_ByID:
 			out.GID = int(g.ByID)
 		case *pb.UserOpt_ByName:
-			err := f.withNames(g.ByName, root, func(dir string) (err error) {
-				out.GID, err = lookupGroup(dir, g.ByName.Name)
+			err := f.withNames(g.ByName, root, func(dir string) error {
+				gid, err := lookupGroup(dir, g.ByName.Name)
+				if err == nil {
+					out.GID = gid
+				}
 				return err
 			})
-			if err != nil {
+			if err = f.unknownIsRoot(err); err != nil {
 				return nil, err
 			}
 		}
@@ -57,7 +58,10 @@ func (f *fileJob) owner(o *pb.ChownOpt, root string) (*fscopy.User, error) {
 // withNames calls fn with the root of the tree that names are looked up in.
 func (f *fileJob) withNames(n *pb.NamedUserOpt, root string, fn func(dir string) error) error {
 	i := int(n.Input)
-	if i < 0 || i >= len(f.refs) {
+	if i < 0 {
+		return fmt.Errorf("user or group %q: the image is empty, so there is no user index (/etc/passwd, /etc/group) to look it up in; give a number", n.Name)
+	}
+	if i >= len(f.refs) {
 		return fn(root)
 	}
 	if r := f.refs[i]; r.layer != nil && !r.froze {
@@ -90,8 +94,48 @@ func lookupUser(root, spec string) (*user.ExecUser, error) {
 	return u, nil
 }
 
+// unknownNameError is about a name that an image does not have.
+type unknownNameError struct{ name, file string }
+
+// Error says where the name was looked for.
+func (e *unknownNameError) Error() string {
+	return fmt.Sprintf("%q is not in the image's %s", e.name, e.file)
+}
+
+// unknownIsRoot lets --chown by a name that is not there pass, as BuildKit does:
+// there are Dockerfiles that build because of it. It is said aloud.
+func (f *fileJob) unknownIsRoot(err error) error {
+	var unknown *unknownNameError
+	if !errors.As(err, &unknown) {
+		return err
+	}
+	f.e.log.Warn("--chown: root's is what it is instead", "error", unknown.Error())
+	return nil
+}
+
+// ownerByName finds the user of --chown and its group.
+func ownerByName(root, name string) (uid, gid int, err error) {
+	const file = "/etc/passwd"
+	passwd, err := openIn(root, file)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer closeReader(passwd)
+	if passwd != nil {
+		found, err := user.ParsePasswdFilter(passwd, func(u user.User) bool { return u.Name == name })
+		if err != nil {
+			return 0, 0, err
+		}
+		if len(found) > 0 {
+			return found[0].Uid, found[0].Gid, nil
+		}
+	}
+	return 0, 0, &unknownNameError{name: name, file: file}
+}
+
 func lookupGroup(root, name string) (int, error) {
-	group, err := openIn(root, "/etc/group")
+	const file = "/etc/group"
+	group, err := openIn(root, file)
 	if err != nil {
 		return 0, err
 	}
@@ -105,10 +149,7 @@ func lookupGroup(root, name string) (int, error) {
 			return found[0].Gid, nil
 		}
 	}
-	if gid, err := strconv.Atoi(name); err == nil {
-		return gid, nil
-	}
-	return 0, fmt.Errorf("group %q is not in the image's /etc/group", name)
+	return 0, &unknownNameError{name: name, file: file}
 }
 
 // openIn opens a regular file of a tree; a missing one gives no reader.
