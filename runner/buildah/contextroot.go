@@ -3,8 +3,6 @@
 package buildah
 
 import (
-	"errors"
-	"io/fs"
 	"os"
 	"path"
 	"time"
@@ -15,37 +13,61 @@ import (
 )
 
 // contextMode is the mode of a context's root directory. What that directory's own
-// is on this machine is nobody's business: a temporary directory that only its
-// owner may enter must not make an image that only root can use.
+// is on this machine is nobody's business.
 const contextMode = 0o755
 
 func isRootDir(p string) bool { return path.Clean("/"+p) == "/" }
 
-// afterContextRoot is to be called before a context's root directory, dir, is copied
-// to dest; what it returns, after that. BuildKit gets no metadata of that directory,
-// so what it makes of it is new.
-func afterContextRoot(dir, root, dest string, a *pb.FileActionCopy) (func() error, error) {
+// afterContextRoot is to be called when a context's root directory, dir, has been
+// copied to dest. BuildKit gets no metadata of that directory, so what it makes of it
+// has the time of the build.
+func afterContextRoot(dir, root, dest string, a *pb.FileActionCopy) error {
+	if a.Timestamp != -1 {
+		return nil
+	}
 	target, err := rootfs.RootPath(root, dest)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	_, err = os.Lstat(target)
-	isNew := errors.Is(err, fs.ErrNotExist)
-	return func() error {
-		made, err := os.Lstat(target)
-		if err != nil || !made.IsDir() {
-			return nil //nolint:nilerr // nothing was selected, so nothing was made
+	made, err := os.Lstat(target)
+	if err != nil || !made.IsDir() {
+		return nil //nolint:nilerr // nothing was selected, so nothing was made
+	}
+	own, err := os.Lstat(dir)
+	if err != nil || !made.ModTime().Equal(own.ModTime()) {
+		return err
+	}
+	now := time.Now()
+	return fscopy.Utimes(target, &now)
+}
+
+// likeSource gives a copy of a context's directory the mode of the original: the
+// library makes the outermost directory anew.
+func likeSource(dir, p, made string) error {
+	source, err := rootfs.RootPath(dir, p)
+	if err != nil {
+		return err
+	}
+	info, err := os.Lstat(source)
+	if err != nil || !info.IsDir() {
+		return err
+	}
+	mode := info.Mode() & (os.ModePerm | os.ModeSetuid | os.ModeSetgid | os.ModeSticky)
+	if isRootDir(p) {
+		mode = contextMode
+	}
+	return os.Chmod(made, mode)
+}
+
+// absoluteMounts are the mounts of a RUN, with relative targets below its working
+// directory.
+func absoluteMounts(op *pb.ExecOp) []*pb.Mount {
+	out := make([]*pb.Mount, len(op.Mounts))
+	for i, m := range op.Mounts {
+		if out[i] = m; !path.IsAbs(m.Dest) {
+			out[i] = m.CloneVT()
+			out[i].Dest = path.Join("/", op.Meta.Cwd, m.Dest)
 		}
-		if isNew && a.ModeStr == "" && a.Mode == -1 {
-			if err := os.Chmod(target, contextMode); err != nil {
-				return err
-			}
-		}
-		own, err := os.Lstat(dir)
-		if err != nil || a.Timestamp != -1 || !made.ModTime().Equal(own.ModTime()) {
-			return err
-		}
-		now := time.Now()
-		return fscopy.Utimes(target, &now)
-	}, nil
+	}
+	return out
 }

@@ -159,7 +159,7 @@ func (x *execJob) prepare(ctx context.Context) (root string, err error) {
 	}
 	x.layers = make([]*stepLayer, outputs)
 	x.passed = make([]runner.Snapshot, outputs)
-	mounts := append([]*pb.Mount(nil), x.op.Mounts...)
+	mounts := absoluteMounts(x.op)
 	sort.SliceStable(mounts, func(i, j int) bool { return depth(mounts[i].Dest) < depth(mounts[j].Dest) })
 	for _, m := range mounts {
 		var src string
@@ -259,12 +259,7 @@ func (x *execJob) localMount(ctx context.Context, m *pb.Mount, in runner.Input) 
 		return "", hideRoots(err, tree.Dir, layer.root)
 	}
 	mount := filepath.Join(layer.root, "mount")
-	if isRootDir(matches[0]) {
-		if err := os.Chmod(mount, contextMode); err != nil {
-			return "", err
-		}
-	}
-	return mount, nil
+	return mount, likeSource(tree.Dir, matches[0], mount)
 }
 
 // selected is the path of a selector in a tree, links resolved inside of it.
@@ -314,9 +309,8 @@ func (x *execJob) setSecretEnv() error {
 		if err != nil {
 			return err
 		}
-		if value != nil {
-			x.spec.Process.Env = append(x.spec.Process.Env, s.Name+"="+string(value))
-		}
+		// An optional one that nobody has is empty, not absent.
+		x.spec.Process.Env = append(x.spec.Process.Env, s.Name+"="+string(value))
 	}
 	return nil
 }

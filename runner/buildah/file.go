@@ -238,15 +238,9 @@ func (f *fileJob) copy(root string, a *pb.FileActionCopy, from int) (err error) 
 				continue
 			}
 		}
-		after := func() error { return nil }
-		if local && isRootDir(m) {
-			if after, err = afterContextRoot(tree.Dir, root, dest, a); err != nil {
-				return hideRoots(err, root)
-			}
-		}
 		err := fscopy.Copy(f.ctx, tree.Dir, m, root, dest, copyOptions(a, tree.Below(m), owner))
-		if err == nil {
-			err = after()
+		if err == nil && local && isRootDir(m) {
+			err = afterContextRoot(tree.Dir, root, dest, a)
 		}
 		if err != nil {
 			return hideRoots(err, tree.Dir, root)
