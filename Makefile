@@ -18,6 +18,7 @@ TESTFLAGS   ?=
 # Cold caches on two cores included, nothing here may take longer.
 TESTTIMEOUT ?= 25m
 FUZZTIME    ?= 30s
+SEQUENCES   ?= 1000
 
 .PHONY: build
 build: deps ## Build bin/zbuild (the default)
@@ -100,6 +101,10 @@ oracle: ## Compare what zbuild makes of bake's files with what bake does
 conformance: test-deps build ## Build the Dockerfiles of test/conformance with zbuild and with buildkitd, and compare (needs root)
 	$(MAKE) -C test tools
 	cd test && go test -count=1 -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./buildkitd ./conformance
+
+.PHONY: watch-model
+watch-model: test-deps ## Compare watching with fresh bakes over SEQUENCES (1000) of random changes
+	go test -timeout 5h -run TestModel ./internal/session -sequences $(SEQUENCES)
 
 .PHONY: clean
 clean: ## Remove what was built
