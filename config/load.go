@@ -138,6 +138,9 @@ func (l *loader) run(ctx context.Context) {
 	l.parseOverrides()
 	l.parseAllow()
 	l.resolve()
+	if over := l.meter.over; over != nil {
+		l.diags = append(l.diags, over)
+	}
 	l.canceled(ctx)
 }
 

@@ -13,8 +13,8 @@ import (
 // with the size of the build files, so that a large project is as free as a
 // small one, and is far above what a project needs.
 const (
-	baseWork    = 3_000_000
-	workPerByte = 6
+	baseWork    = 1_000_000
+	workPerByte = 3
 	baseBytes   = 64 << 20
 	bytePerByte = 16
 	// valueBytes is what a value costs by itself.

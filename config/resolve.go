@@ -270,11 +270,17 @@ func (r *resolver) inherit(name string, visited map[string]*wireTarget) *wireTar
 	r.evaluated[name] = true
 	own := r.targets[name]
 	t := &wireTarget{}
+	if r.meter.at = own.at; r.meter.over != nil {
+		return own // it is an error already
+	}
 	for _, parent := range own.Inherits {
 		if r.targets[parent] == nil {
 			continue // reported by checkNames
 		}
 		if p := r.inherit(parent, visited); p != nil {
+			if n := p.size() + 1; !r.meter.spend(n/2, n*valueBytes/2) {
+				return own
+			}
 			t.Merge(p)
 			t.Inherits = nil
 		}

@@ -231,6 +231,14 @@ func (t *wireTarget) SetBlockSource(block *hcl.Block) {
 	}
 }
 
+// size is how much merging with the target copies: its elements, and where they
+// were written.
+func (t *wireTarget) size() int64 {
+	n := len(t.Args) + len(t.Labels) + len(t.Contexts) + len(t.ExtraHosts) + len(t.Tags) + len(t.Annotations) + len(t.Platforms) +
+		len(t.Entitlements) + len(t.Ulimits) + len(t.NoCacheFilter) + len(t.Secrets) + len(t.CacheFrom) + len(t.CacheTo) + len(t.from)
+	return int64(n)
+}
+
 // Merge lets what t2 says win over what t says, by the rule of each attribute.
 // The evaluator calls it when a target has several blocks.
 func (t *wireTarget) Merge(t2 *wireTarget) {
