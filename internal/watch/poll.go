@@ -2,6 +2,7 @@ package watch
 
 import (
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -23,8 +24,13 @@ type poller struct {
 	wg    sync.WaitGroup
 
 	mu   sync.Mutex
-	dirs map[string]listing
+	dirs map[string]*polled
 }
+
+// polled is a directory that was added, with what it held when it was looked at
+// last. One that is removed and added again is another one: a look that began
+// before must not take what it saw for news.
+type polled struct{ listing }
 
 // listing is what a directory holds. Its own name is "".
 type listing map[string]stamp
@@ -41,7 +47,7 @@ type stamp struct {
 func newPoller(pause time.Duration) *poller {
 	p := &poller{
 		pause: pause, out: make(chan fsnotify.Event), gaps: make(chan struct{}),
-		quit: make(chan struct{}), dirs: make(map[string]listing),
+		quit: make(chan struct{}), dirs: make(map[string]*polled),
 	}
 	p.wg.Go(p.run)
 	return p
@@ -54,7 +60,7 @@ func (p *poller) add(dir string) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.dirs[dir] = l
+	p.dirs[dir] = &polled{l}
 	return nil
 }
 
@@ -93,26 +99,21 @@ func (p *poller) run() {
 // look compares every directory with what it was. It reports whether to go on.
 func (p *poller) look() bool {
 	p.mu.Lock()
-	dirs := make([]string, 0, len(p.dirs))
-	for d := range p.dirs {
-		dirs = append(dirs, d)
-	}
+	dirs := maps.Clone(p.dirs)
 	p.mu.Unlock()
-	for _, dir := range dirs {
+	for dir, d := range dirs {
 		now, err := list(dir)
 		p.mu.Lock()
-		was, there := p.dirs[dir]
-		switch {
-		case !there: // removed meanwhile
-		case err != nil:
-			delete(p.dirs, dir)
-		default:
-			p.dirs[dir] = now
-		}
-		p.mu.Unlock()
-		if !there {
+		if p.dirs[dir] != d { // removed meanwhile
+			p.mu.Unlock()
 			continue
 		}
+		was := d.listing
+		d.listing = now
+		if err != nil {
+			delete(p.dirs, dir)
+		}
+		p.mu.Unlock()
 		for _, e := range differences(dir, was, now) {
 			select {
 			case p.out <- e:
