@@ -33,6 +33,10 @@ import (
 	"github.com/zbuild/zbuild/runner"
 )
 
+// stageTries is how many staging directories may be swept away before that is no
+// coincidence any more.
+const stageTries = 10
+
 // imageLayer is a layer of an image.
 type imageLayer struct {
 	ID     string        `json:"id"` // in the store
@@ -136,13 +140,10 @@ func (e *Engine) adoptStaged(parent string, below, s runner.Snapshot) (imageLaye
 	if err != nil {
 		return imageLayer{}, err
 	}
-	out, err := e.store.PrepareStagedLayer(nil, &linkDiffer{
+	out, err := e.stage(&linkDiffer{
 		dir: lowers[0], open: func() (io.ReadCloser, error) { return e.diff(below, s) },
 	})
 	if err != nil {
-		if out != nil {
-			err = errors.Join(err, e.store.CleanupStagedLayer(out))
-		}
 		return imageLayer{}, err
 	}
 	l := imageLayer{ID: chainLayerID(parent, out.UncompressedDigest), DiffID: out.UncompressedDigest, Size: out.Size}
@@ -157,6 +158,24 @@ func (e *Engine) adoptStaged(parent string, below, s runner.Snapshot) (imageLaye
 		return l, errors.Join(err, e.store.CleanupStagedLayer(out))
 	}
 	return l, nil
+}
+
+// stage has the store stage a layer. The store sweeps staging directories that
+// nobody holds a lock on, in any process that prunes, and locks a new one only
+// after it has made it: the differ was then never called, and another directory
+// does.
+func (e *Engine) stage(d *linkDiffer) (*graphdriver.DriverWithDifferOutput, error) {
+	for try := 1; ; try++ {
+		out, err := e.store.PrepareStagedLayer(nil, d)
+		switch {
+		case err == nil:
+			return out, nil
+		case out != nil && out.Target != "":
+			return nil, errors.Join(err, e.store.CleanupStagedLayer(out))
+		case try == stageTries:
+			return nil, err
+		}
+	}
 }
 
 // adoptTar makes a layer the long way, through a tar stream, with any driver. The
