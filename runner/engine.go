@@ -41,6 +41,10 @@ type Job struct {
 	// Idle runs fn, in which the step does nothing but wait for others; another step
 	// may run meanwhile. Nil means that nobody cares.
 	Idle func(fn func() error) error
+	// Settled is called when all has been copied that the step takes of build
+	// contexts, and before anything is made of it. The step ends with its error, which
+	// says that files were changed meanwhile. Nil means that nobody cares.
+	Settled func(ctx context.Context) error
 	// Secret gives the value of a secret by its id. The value is handed to the
 	// process that asks for it and to nothing else. An error that satisfies
 	// errors.Is(err, fs.ErrNotExist) says that nobody declared the secret.

@@ -31,7 +31,7 @@ func Fingerprints(ctx context.Context, plan *planner.Plan, hasher *source.Hasher
 	for _, step := range plan.Steps {
 		for _, s := range selections(step) {
 			g.Go(func() error {
-				_, _ = k.hash(ctx, s) // the key says what is wrong with it
+				_, _ = k.look(ctx, s) // the key says what is wrong with it
 				return nil
 			})
 		}

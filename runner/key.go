@@ -42,6 +42,8 @@ const (
 type Key struct {
 	Digest digest.Digest
 	Parts  []Part // the instruction, the inputs in their order, then files
+
+	files []source.State // what those files were, parallel to the step's selections
 }
 
 // keyer makes keys. It remembers the digest of every selection of files, which
@@ -55,9 +57,9 @@ type keyer struct {
 }
 
 type fileDigest struct {
-	once   sync.Once
-	digest digest.Digest
-	err    error
+	once  sync.Once
+	state source.State
+	err   error
 }
 
 func newKeyer(h *source.Hasher) *keyer {
@@ -91,11 +93,13 @@ func (k *keyer) key(ctx context.Context, step *planner.Step, inputs []digest.Dig
 			Digest: digest.FromString(fmt.Sprintf("%s#%d", inputs[i], in.Index)),
 		})
 	}
-	files, err := k.fileParts(ctx, step)
+	files, states, err := k.fileParts(ctx, step)
 	if err != nil {
 		return Key{}, err
 	}
-	return keyOf(append(parts, files...)), nil
+	key := keyOf(append(parts, files...))
+	key.files = states
+	return key, nil
 }
 
 // rest identifies what is left of a key without the inputs of which the step takes
@@ -121,16 +125,20 @@ func imageParts(img *planner.BaseImage) []Part {
 }
 
 // fileParts are the contents that a step selects of build contexts.
-func (k *keyer) fileParts(ctx context.Context, step *planner.Step) ([]Part, error) {
-	var parts []Part
+func (k *keyer) fileParts(ctx context.Context, step *planner.Step) (parts []Part, states []source.State, err error) {
 	for _, s := range selections(step) {
-		d, err := s.digest(func() (digest.Digest, error) { return k.hash(ctx, s) })
+		var state source.State
+		d, err := s.digest(func() (d digest.Digest, err error) {
+			state, err = k.look(ctx, s)
+			return state.Digest, err
+		})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		parts = append(parts, Part{Name: s.partName(), Digest: d})
+		states = append(states, state)
 	}
-	return parts, nil
+	return parts, states, nil
 }
 
 // selection is what one step takes of one of its inputs.
@@ -204,8 +212,8 @@ func taken(step *planner.Step) (all []selection, partial []bool) {
 // id tells selections apart.
 func (s selection) id() string { return fmt.Sprintf("%#v %#v", s.tree, s.sel) }
 
-// hash digests a selection, once per run.
-func (k *keyer) hash(ctx context.Context, s selection) (digest.Digest, error) {
+// look says what a selection is, which is found out once per run.
+func (k *keyer) look(ctx context.Context, s selection) (source.State, error) {
 	id := s.id()
 	k.mu.Lock()
 	f, ok := k.files[id]
@@ -214,8 +222,18 @@ func (k *keyer) hash(ctx context.Context, s selection) (digest.Digest, error) {
 		k.files[id] = f
 	}
 	k.mu.Unlock()
-	f.once.Do(func() { f.digest, f.err = k.memory.Hash(ctx, k.hasher, s.tree, s.sel) })
-	return f.digest, f.err
+	f.once.Do(func() { f.state, f.err = k.memory.Look(ctx, k.hasher, s.tree, s.sel) })
+	return f.state, f.err
+}
+
+// lookAgain says what a selection is by now, and from then on look does, too.
+func (k *keyer) lookAgain(ctx context.Context, s selection) (source.State, error) {
+	f := &fileDigest{}
+	f.once.Do(func() { f.state, f.err = k.hasher.Look(ctx, s.tree, s.sel) })
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.files[s.id()] = f
+	return f.state, f.err
 }
 
 func keyOf(parts []Part) Key {

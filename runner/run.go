@@ -96,6 +96,8 @@ type node struct {
 	lost     bool // an entry was found, but not what it speaks of
 	started  bool // it did work, or tried to
 	ran      bool // and came to its end
+	moved    int  // how often files changed while it copied them
+	restless bool // and did so to the end: nobody knows what its result is made of
 	said     bool // that it is cached
 	took     []Taken
 	compared bool
@@ -254,7 +256,7 @@ func (r *run) makeKeys(ctx context.Context) {
 	for _, n := range r.order {
 		for _, s := range selections(n.step) {
 			g.Go(func() error {
-				_, _ = r.keyer.hash(ctx, s) // the key says what is wrong with it
+				_, _ = r.keyer.look(ctx, s) // the key says what is wrong with it
 				return nil
 			})
 		}
@@ -409,9 +411,9 @@ func (r *run) do(ctx context.Context, n *node) error {
 	return err
 }
 
-// obtain gets a step's result: from the cache, now that its inputs are at hand,
+// obtainOnce gets a step's result: from the cache, now that its inputs are at hand,
 // from another process that is just doing it, or by doing it.
-func (r *run) obtain(ctx context.Context, n *node) (tail []string, err error) {
+func (r *run) obtainOnce(ctx context.Context, n *node) (tail []string, err error) {
 	if r.identify(ctx, n); n.keyErr != nil {
 		return nil, n.keyErr
 	}
@@ -442,6 +444,10 @@ func (r *run) obtain(ctx context.Context, n *node) (tail []string, err error) {
 	n.id = n.key.Digest
 	n.entry.Created = r.opt.Now().UTC()
 	n.entry.Step, n.entry.On = n.step.Name, r.on(n)
+	if n.restless {
+		n.id = digest.FromString(rand.Text()) // what builds on it is not to be found either
+		return tail, nil
+	}
 	r.remember(n)
 	return tail, nil
 }
@@ -461,6 +467,7 @@ func (r *run) try(ctx context.Context, n *node) (tail []string, err error) {
 	for attempt := 1; ; attempt++ {
 		out := newOutput(n.step, r.opt.Sink, r.opt.Now)
 		job := Job{Step: n.step, Inputs: inputs, Stdout: &out.streams[1], Stderr: &out.streams[2], Idle: n.unit.idle}
+		job.Settled = func(ctx context.Context) error { return r.settled(ctx, n) }
 		job.Secret = func(id string) ([]byte, error) { return r.secret(n.step, out, id) }
 		job.Agent = func(id string) (*sshagent.Agent, error) { return r.agent(n.step, id) }
 		n.entry.Snapshots, err = r.opt.Engine.Do(ctx, job)

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash"
+	"hash/maphash"
 	"io"
 	"io/fs"
 	"os"
@@ -19,6 +20,18 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 )
+
+// State is what a selection was when it was looked at.
+type State struct {
+	// Digest is that of its content.
+	Digest digest.Digest
+	// Stamp is the same for as long as no file of it is touched, by whatever the
+	// system says of one. It means nothing outside of this process.
+	Stamp uint64
+}
+
+// stamps is where the stamps of this process start from.
+var stamps = maphash.MakeSeed()
 
 // Hasher digests selections. It may be used from several goroutines.
 type Hasher struct {
@@ -70,6 +83,15 @@ func (h *Hasher) note(real string, f *File) {
 	h.read = append(h.read, r)
 }
 
+// Look says what a selection is now.
+func (h *Hasher) Look(ctx context.Context, t Tree, sel Selection) (State, error) {
+	l, err := h.List(ctx, t, sel)
+	if err != nil {
+		return State{}, err
+	}
+	return l.State, nil
+}
+
 // Hash digests what a selection takes: paths, types, modes, link targets,
 // extended attributes and bytes, but neither times nor owners.
 func (h *Hasher) Hash(ctx context.Context, t Tree, sel Selection) (digest.Digest, error) {
@@ -104,8 +126,28 @@ func (h *Hasher) List(ctx context.Context, t Tree, sel Selection) (*Listing, err
 		}
 		l.Matches = append(l.Matches, m)
 	}
-	l.Digest = sum.digest()
+	l.Digest, l.Stamp = sum.digest(), l.stamp()
 	return l, nil
+}
+
+// stamp tells one state of the files from another. Directories count by what is
+// in them: their times change with what is ignored, too.
+func (l *Listing) stamp() uint64 {
+	var sum maphash.Hash
+	sum.SetSeed(stamps)
+	for i := range l.Matches {
+		for j := range l.Matches[i].Files {
+			f := &l.Matches[i].Files[j]
+			id := f.ID
+			if f.Mode.IsDir() {
+				id = identity{}
+			}
+			maphash.WriteComparable(&sum, f.Name)
+			maphash.WriteComparable(&sum, f.Mode)
+			maphash.WriteComparable(&sum, id)
+		}
+	}
+	return sum.Sum64()
 }
 
 // fields writes to a hash so that two fields can never be taken for one.

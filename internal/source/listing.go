@@ -16,14 +16,13 @@ import (
 	"sync"
 
 	"github.com/moby/patternmatcher"
-	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 )
 
 // Listing is what a selection takes, as it was when it was digested. It is
 // immutable.
 type Listing struct {
-	Digest  digest.Digest
+	State
 	Matches []Match
 }
 

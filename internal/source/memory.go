@@ -6,8 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-
-	digest "github.com/opencontainers/go-digest"
 )
 
 // Memory keeps the digests of selections from one generation of a build to the
@@ -24,7 +22,7 @@ type memorized struct {
 	// that of version looked, the digest that of version hashed.
 	version, looked, hashed int
 	footprint               *Footprint
-	digest                  digest.Digest
+	state                   State
 }
 
 // NewMemory makes a memory that knows nothing.
@@ -89,32 +87,32 @@ func (m *Memory) Footprint(t Tree, sel Selection) (*Footprint, error) {
 	return k.footprint, nil
 }
 
-// Hash digests a selection as h does, unless it is known. A nil Memory knows
+// Look says what a selection is, as h does, unless it is known. A nil Memory knows
 // nothing, and remembers nothing.
-func (m *Memory) Hash(ctx context.Context, h *Hasher, t Tree, sel Selection) (digest.Digest, error) {
+func (m *Memory) Look(ctx context.Context, h *Hasher, t Tree, sel Selection) (State, error) {
 	if m == nil {
-		return h.Hash(ctx, t, sel)
+		return h.Look(ctx, t, sel)
 	}
 	// What is looked at is found out before it is looked at: then a change in
 	// between is a change of the footprint.
 	if _, err := m.Footprint(t, sel); err != nil {
-		return "", err
+		return State{}, err
 	}
 	m.mu.Lock()
 	k := m.get(t, sel)
-	version, hashed, known := k.version, k.hashed, k.digest
+	version, hashed, known := k.version, k.hashed, k.state
 	m.mu.Unlock()
 	if version == hashed {
 		return known, nil
 	}
-	d, err := h.Hash(ctx, t, sel)
+	s, err := h.Look(ctx, t, sel)
 	if err != nil {
-		return "", err
+		return State{}, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	k.digest, k.hashed = d, version
-	return d, nil
+	k.state, k.hashed = s, version
+	return s, nil
 }
 
 // Touched reports whether one of some paths lies in the footprint, or above a part

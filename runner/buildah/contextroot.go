@@ -3,13 +3,17 @@
 package buildah
 
 import (
+	"context"
 	"os"
 	"path"
+	"slices"
 	"time"
 
 	rootfs "github.com/containerd/continuity/fs"
 	"github.com/moby/buildkit/solver/pb"
 	fscopy "github.com/tonistiigi/fsutil/copy"
+
+	"github.com/zbuild/zbuild/runner"
 )
 
 // contextMode is the mode of a context's root directory. What that directory's own
@@ -70,4 +74,13 @@ func absoluteMounts(op *pb.ExecOp) []*pb.Mount {
 		}
 	}
 	return out
+}
+
+// settled makes sure that what was copied of build contexts is what they are.
+func settled(ctx context.Context, job runner.Job) error {
+	local := func(in runner.Input) bool { return in.Local != nil }
+	if job.Settled == nil || !slices.ContainsFunc(job.Inputs, local) {
+		return nil
+	}
+	return job.Settled(ctx)
 }

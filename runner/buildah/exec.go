@@ -67,6 +67,9 @@ func (e *Engine) doExec(ctx context.Context, op *pb.ExecOp, job runner.Job) (out
 	if err != nil {
 		return nil, err
 	}
+	if err := settled(ctx, job); err != nil {
+		return nil, err
+	}
 	if err := x.run(ctx, root); err != nil {
 		return nil, err
 	}

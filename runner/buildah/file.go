@@ -81,6 +81,9 @@ func (e *Engine) doFile(ctx context.Context, op *pb.FileOp, job runner.Job) (out
 			f.uses[len(job.Inputs)+i]++ // an output must stay as it is
 		}
 	}
+	if err := settled(ctx, job); err != nil {
+		return nil, err
+	}
 	out = make([]runner.Snapshot, outputs)
 	for i, r := range results {
 		if r == nil {
