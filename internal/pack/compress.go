@@ -6,7 +6,6 @@ package pack
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +18,8 @@ import (
 	"github.com/klauspost/pgzip"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/zbuild/zbuild/internal/sealed"
 )
 
 // The compressions of layers.
@@ -34,9 +35,12 @@ type How struct {
 	Level       int    // -1 for the compression's own default
 }
 
+// TempPrefix begins the names of files that are about to lose them.
+const TempPrefix = "blob-"
+
 // notesFormat is part of the notes' names: a compressor that gives other bytes
 // must not find them.
-const notesFormat = "1"
+const notesFormat = "2"
 
 // Compressor compresses layers, each once.
 type Compressor struct {
@@ -119,8 +123,7 @@ func (z *compressed) describe(ctx context.Context) (ocispecs.Descriptor, error) 
 		return z.desc, nil
 	}
 	var n note
-	raw, err := os.ReadFile(filepath.Join(z.c.notes, z.name))
-	if err == nil && json.Unmarshal(raw, &n) == nil && n.Digest.Validate() == nil && n.Size > 0 {
+	if _, err := sealed.Read(filepath.Join(z.c.notes, z.name), &n); err == nil && n.Digest.Validate() == nil && n.Size > 0 {
 		z.desc = z.descriptor(n)
 		return z.desc, nil
 	}
@@ -157,7 +160,7 @@ func (z *compressed) make(ctx context.Context) (err error) {
 	if err := os.MkdirAll(z.c.dir, 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(z.c.dir, "blob-")
+	f, err := os.CreateTemp(z.c.dir, TempPrefix)
 	if err != nil {
 		return err
 	}
@@ -187,21 +190,7 @@ func (z *compressed) make(ctx context.Context) (err error) {
 
 // keep notes what came out. Without the note it is made again some day.
 func (z *compressed) keep(n note) {
-	raw, err := json.Marshal(n)
-	if err != nil || os.MkdirAll(z.c.notes, 0o700) != nil {
-		return
-	}
-	tmp, err := os.CreateTemp(z.c.notes, ".new-")
-	if err != nil {
-		return
-	}
-	_, err = tmp.Write(raw)
-	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), filepath.Join(z.c.notes, z.name))
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name())
-	}
+	_ = sealed.Write(filepath.Join(z.c.notes, z.name), n)
 }
 
 // write compresses the layer into w and makes sure that it is the layer.

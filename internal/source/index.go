@@ -34,6 +34,9 @@ const (
 	recordSize = 5*8 + 32 + 1
 )
 
+// TempPrefix begins the names of indexes that are being written.
+const TempPrefix = ".index-"
+
 // identity is what changes when a file's content does.
 type identity struct {
 	Dev, Ino     uint64
@@ -173,7 +176,7 @@ func (x *FileIndex) Save() error {
 	if err := os.MkdirAll(filepath.Dir(x.file), 0o700); err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(x.file), ".index-")
+	tmp, err := os.CreateTemp(filepath.Dir(x.file), TempPrefix)
 	if err != nil {
 		return err
 	}

@@ -128,7 +128,7 @@ func (x *execJob) fillCache(ctx context.Context, dir string, m *pb.Mount, from r
 	if _, err := os.Lstat(data); err == nil {
 		return data, nil
 	}
-	tmp, err := os.MkdirTemp(dir, "new-")
+	tmp, err := os.MkdirTemp(dir, newPrefix)
 	if err != nil {
 		return "", err
 	}

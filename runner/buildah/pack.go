@@ -87,7 +87,7 @@ func (e *Engine) spool(r io.Reader) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	f, err := os.CreateTemp(dir, "layer-")
+	f, err := os.CreateTemp(dir, spoolPrefix)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +105,10 @@ func (e *Engine) spool(r io.Reader) (*os.File, error) {
 	return f, nil
 }
 
-const blobsName = "blobs"
+const (
+	blobsName   = "blobs"
+	spoolPrefix = "layer-"
+)
 
 // clamped opens the tar of what lies between two snapshots, no file of which is
 // younger than clamp, if that is set.

@@ -10,18 +10,23 @@ package buildah
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"go.podman.io/storage"
 	"golang.org/x/sys/unix"
+
+	"github.com/zbuild/zbuild/internal/pack"
+	"github.com/zbuild/zbuild/internal/sealed"
+	"github.com/zbuild/zbuild/internal/source"
 )
 
 const (
+	newPrefix   = "new-" // of what is not yet what it is to become
 	lockName    = "lock"
 	layersName  = "layers"  // one empty file per layer that is being made
 	runtimeName = "runtime" // the OCI runtime's state
@@ -43,8 +48,14 @@ func newProcess(parent string) (*process, error) {
 		return nil, err
 	}
 	// The lock is taken under another name, so that a sweep that comes between
-	// the directory's creation and the lock cannot take it for a dead one.
-	dir, err := os.MkdirTemp(parent, "new-")
+	// the directory's creation and the lock cannot take it for a dead one. Who has
+	// such a name has the parent's lock, with others.
+	starting, err := lockFile(parent, unix.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	defer starting.Close()
+	dir, err := os.MkdirTemp(parent, newPrefix)
 	if err != nil {
 		return nil, err
 	}
@@ -104,21 +115,33 @@ func (p *process) close() error {
 	return errors.Join(err, p.lock.Close())
 }
 
+// lockFile takes the lock of a file or directory that is there.
+func lockFile(name string, how int) (*os.File, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), how); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 // sweep clears away what dead processes have left: containers first, then the
-// mounts that they used, then the layers that nobody will finish.
+// mounts that they used, then the layers that nobody will finish, and at last
+// files.
 func (e *Engine) sweep(ctx context.Context) {
 	entries, err := os.ReadDir(e.processDir())
 	if err != nil {
 		return // there is nothing yet
 	}
+	unborn := false
+	dead := make(map[string]bool)
 	for _, entry := range entries {
 		dir := filepath.Join(e.processDir(), entry.Name())
-		if strings.HasPrefix(entry.Name(), "new-") {
-			// Either its owner is about to rename it, or it died before it did
-			// anything.
-			if info, err := entry.Info(); err == nil && time.Since(info.ModTime()) > time.Hour {
-				_ = os.RemoveAll(dir)
-			}
+		if strings.HasPrefix(entry.Name(), newPrefix) {
+			unborn = true
 			continue
 		}
 		lock, err := lockDir(dir)
@@ -126,11 +149,81 @@ func (e *Engine) sweep(ctx context.Context) {
 			continue // alive, or gone already
 		}
 		e.sweepOne(ctx, dir)
+		dead[entry.Name()] = true
 		lock.Close()
+	}
+	if unborn || len(dead) > 0 {
+		e.sweepFiles(dead)
 	}
 }
 
+// sweepFiles removes the files that processes have died over. Whose a file is
+// cannot be told. So nothing is removed while anybody lives or begins to: then the
+// directories of the dead stay, and the next start tries again.
+func (e *Engine) sweepFiles(dead map[string]bool) {
+	alone, err := lockFile(e.processDir(), unix.LOCK_EX|unix.LOCK_NB)
+	if err != nil {
+		return // somebody begins
+	}
+	defer alone.Close()
+	entries, err := os.ReadDir(e.processDir())
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		dir := filepath.Join(e.processDir(), entry.Name())
+		switch {
+		case strings.HasPrefix(entry.Name(), newPrefix):
+			_ = os.RemoveAll(dir) // its owner died before it did anything
+		case !dead[entry.Name()]:
+			return // alive, or dead since just now
+		}
+	}
+	if err := sweepTemporary(e.StateDir()); err != nil {
+		e.log.Warn("temporary files of a killed build cannot be removed", "error", err)
+	}
+	for name := range dead {
+		if err := os.RemoveAll(filepath.Join(e.processDir(), name)); err != nil {
+			e.log.Warn("a killed build's directory cannot be removed", "error", err)
+		}
+	}
+}
+
+// sweepTemporary removes the files and directories that were to become others.
+func sweepTemporary(state string) error {
+	return filepath.WalkDir(state, func(name string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		rel := strings.TrimPrefix(name, state+"/")
+		for _, prefix := range []string{newPrefix, sealed.TempPrefix, source.TempPrefix, spoolPrefix, pack.TempPrefix} {
+			if !strings.HasPrefix(d.Name(), prefix) {
+				continue
+			}
+			if err := os.RemoveAll(name); err != nil {
+				return err
+			}
+			if d.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		// What is in caches and in what was fetched is not ours.
+		if d.IsDir() && strings.Count(rel, "/") == 2 && !strings.HasPrefix(rel, "cache/") {
+			return filepath.SkipDir
+		}
+		return nil
+	})
+}
+
 func (e *Engine) sweepOne(ctx context.Context, dir string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) < 2 {
+		return // another has been here
+	}
 	e.log.Info("clearing away what a killed build has left", "dir", dir)
 	containers, _ := os.ReadDir(filepath.Join(dir, runtimeName))
 	path, _ := os.ReadFile(filepath.Join(dir, runtimePath))
@@ -155,8 +248,14 @@ func (e *Engine) sweepOne(ctx context.Context, dir string) {
 			e.log.Warn("a layer of a killed build cannot be removed", "layer", l.Name(), "error", err)
 		}
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		e.log.Warn("a killed build's directory cannot be removed", "error", err)
+	// The directory itself stays until files have been swept, too.
+	for _, entry := range entries {
+		if entry.Name() == lockName {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, entry.Name())); err != nil {
+			e.log.Warn("a killed build's directory cannot be removed", "error", err)
+		}
 	}
 }
 

@@ -1,0 +1,70 @@
+//go:build linux
+
+package buildah
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestSweepFiles starts where a process has died over its files: they go, unless
+// somebody lives whose they might be.
+func TestSweepFiles(t *testing.T) {
+	dir := t.TempDir()
+	opt := Options{Root: filepath.Join(dir, "root"), RunRoot: filepath.Join(dir, "run"), Driver: "overlay"}
+	start := func() *Engine {
+		t.Helper()
+		e, err := Open(t.Context(), opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = e.Close(); unmountBelow(dir) })
+		return e
+	}
+	e := start()
+	state, processes := e.StateDir(), e.processDir()
+	unborn := filepath.Join(processes, "new-123")
+	temporary := []string{
+		filepath.Join(state, ".index-1"), filepath.Join(state, "cache", "ab", ".new-1"), filepath.Join(state, "cache", "variants", "ab", ".new-1"),
+		filepath.Join(state, "layers", "x", ".new-1"), filepath.Join(state, "blobs", "layer-1"), filepath.Join(state, "blobs", "blob-1"),
+		filepath.Join(state, "blobs", "notes", ".new-1"), filepath.Join(state, "cache-mounts", "c", "new-1", "data", "f"), filepath.Join(unborn, "layers", "x"),
+	}
+	lasting := []string{
+		filepath.Join(state, "cache-mounts", "c", "data", "new-1"), filepath.Join(state, "cache-mounts", "c", "data", "d", ".new-1"), filepath.Join(state, "cache", "ab", "abcd"),
+	}
+	dead := filepath.Join(processes, "p-123")
+	kill := func() {
+		t.Helper()
+		for _, f := range append(append([]string{filepath.Join(dead, lockName), filepath.Join(dead, keptName)}, temporary...), lasting...) {
+			if err := os.MkdirAll(filepath.Dir(f), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(f, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	there := func(want bool, files ...string) {
+		t.Helper()
+		for _, f := range files {
+			if _, err := os.Lstat(f); (err == nil) != want || err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("%s: %v, want it there: %t", f, err, want)
+			}
+		}
+	}
+	kill()
+	second := start()
+	there(true, append(temporary[:8:8], lasting...)...)
+	there(false, filepath.Join(dead, keptName))
+	for _, x := range []*Engine{e, second} {
+		if err := x.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start()
+	there(false, append(temporary, dead, unborn)...)
+	there(true, lasting...)
+}
