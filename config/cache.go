@@ -4,9 +4,12 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/docker/buildx/util/buildflags"
 	"github.com/hashicorp/hcl/v2"
+
+	"github.com/zbuild/zbuild/internal/s3cache"
 )
 
 // cacheTypes are the types of caches, and what each of them needs to be read and
@@ -15,7 +18,7 @@ var cacheTypes = map[string]struct{ from, to string }{
 	"registry": {"ref", "ref"},
 	"local":    {"src", "dest"},
 	"inline":   {},
-	"s3":       {"bucket", "bucket"},
+	"s3":       {},
 	"gha":      {},
 	"azblob":   {},
 }
@@ -33,7 +36,7 @@ func (r *resolver) caches(t *wireTarget, attribute string, entries buildflags.Ca
 		default:
 			r.cacheError(at, attribute, e, "The mode is min or max, not "+strconv.Quote(mode)+".")
 		}
-		if e.Type == "gha" || e.Type == "azblob" || e.Type == "s3" {
+		if e.Type == "gha" || e.Type == "azblob" {
 			r.notYetCache(at, attribute, e)
 			continue
 		}
@@ -45,8 +48,19 @@ func (r *resolver) caches(t *wireTarget, attribute string, entries buildflags.Ca
 
 func (r *resolver) cacheError(at *hcl.Range, attribute string, e *buildflags.CacheOptionsEntry, detail string) {
 	if !r.req.EvaluateOnly {
-		r.errorf(at, "Invalid "+attribute, "The cache %s: %s", e, detail)
+		r.errorf(at, "Invalid "+attribute, "The cache %s: %s", withoutSecrets(e), detail)
 	}
+}
+
+// withoutSecrets is an entry as it may be shown.
+func withoutSecrets(e *buildflags.CacheOptionsEntry) *buildflags.CacheOptionsEntry {
+	shown := &buildflags.CacheOptionsEntry{Type: e.Type, Attrs: maps.Clone(e.Attrs)}
+	for _, key := range []string{"secret_access_key", "session_token", "access_key_id", "token"} {
+		if shown.Attrs[key] != "" {
+			shown.Attrs[key] = "***"
+		}
+	}
+	return shown
 }
 
 func (r *resolver) checkCache(t *wireTarget, attribute string, at *hcl.Range, e *buildflags.CacheOptionsEntry, c *Cache) {
@@ -72,6 +86,9 @@ func (r *resolver) checkCache(t *wireTarget, attribute string, at *hcl.Range, e 
 			r.cacheError(at, attribute, e, "ignore-error is true or false.")
 		}
 	}
+	if e.Type == "s3" {
+		r.checkS3(attribute, at, e, c)
+	}
 	if e.Type != "local" {
 		return
 	}
@@ -86,11 +103,30 @@ func (r *resolver) checkCache(t *wireTarget, attribute string, at *hcl.Range, e 
 	}
 }
 
+// checkS3 fills in what BuildKit takes from the environment and checks the rest.
+func (r *resolver) checkS3(attribute string, at *hcl.Range, e *buildflags.CacheOptionsEntry, c *Cache) {
+	if c.Attrs == nil {
+		c.Attrs = make(map[string]string)
+	}
+	for key, name := range map[string]string{"bucket": "AWS_BUCKET", "region": "AWS_REGION"} {
+		if v, _ := r.req.LookupEnv(name); c.Attrs[key] == "" && v != "" {
+			c.Attrs[key] = v
+		}
+	}
+	if c.Attrs["bucket"] == "" {
+		r.cacheError(at, attribute, e, "It needs bucket, or the variable AWS_BUCKET.")
+		return
+	}
+	if _, err := s3cache.Parse(c.Attrs); err != nil {
+		r.cacheError(at, attribute, e, "Its "+strings.ReplaceAll(err.Error(), "\n", "; its ")+".")
+	}
+}
+
 // notYetCache warns of a kind of cache that this release does not have: the images
 // are the same without it.
 func (r *resolver) notYetCache(at *hcl.Range, attribute string, e *buildflags.CacheOptionsEntry) {
 	if !r.req.EvaluateOnly {
 		r.warnf(at, attribute+" of type "+e.Type+" is not available yet",
-			"This release has registry, local and inline. The build goes on without this one.")
+			"This release has registry, local, s3 and inline. The build goes on without this one.")
 	}
 }

@@ -5,7 +5,6 @@ package runner
 // make up.
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -73,41 +72,29 @@ func (r *run) importCaches(ctx context.Context) {
 	}
 }
 
-// cacheID tells places apart.
-func cacheID(c config.Cache) string {
-	raw, _ := json.Marshal([]any{c.Type, c.Dir, c.Attrs["ref"], c.Attrs["tag"], c.Attrs["digest"], c.Attrs["bucket"], c.Attrs["endpoint_url"], c.Attrs["prefix"], c.Attrs["name"]})
-	return string(raw)
-}
-
-// cacheName is a place, for people.
-func cacheName(c config.Cache) string {
-	return cmp.Or(c.Attrs["ref"], c.Dir, c.Attrs["bucket"], c.Type)
-}
-
-// defaultTag is that of a local cache that is not told another one, as BuildKit has
-// it.
-const defaultTag = "latest"
-
-func (r *run) openCache(ctx context.Context, c config.Cache) (pack.Source, error) {
-	switch c.Type {
-	case "registry":
-		return r.opt.Engine.Fetch(ctx, c.Attrs["ref"], isTrue(c.Attrs["registry.insecure"]))
-	case "local":
-		return pack.OpenLayout(c.Dir, cmp.Or(c.Attrs["tag"], defaultTag), digest.Digest(c.Attrs["digest"]))
-	}
-	return nil, fmt.Errorf("caches of type %s are not available yet", c.Type)
-}
-
-func isTrue(s string) bool {
-	b, err := strconv.ParseBool(s)
-	return err == nil && b
-}
-
+// importCache reads the records of a cache. Of several objects those count that
+// can be read, if there is one.
 func (r *run) importCache(ctx context.Context, c config.Cache) ([]remoteRecord, error) {
-	src, err := r.openCache(ctx, c)
+	sources, err := r.openCache(ctx, c)
 	if err != nil {
 		return nil, err
 	}
+	var out []remoteRecord
+	var errs []error
+	for _, src := range sources {
+		records, err := importSource(ctx, src)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		out = append(out, records...)
+	}
+	if len(errs) < len(sources) {
+		return out, nil
+	}
+	return nil, errors.Join(errs...)
+}
+
+func importSource(ctx context.Context, src pack.Source) ([]remoteRecord, error) {
 	root, err := src.Manifest(ctx, "")
 	if err != nil {
 		return nil, err
@@ -418,31 +405,4 @@ func (r *run) below(ctx context.Context, in planner.Input) (Snapshot, bool, erro
 		return "", false, nil
 	}
 	return e.Snapshots[in.Index], true, nil
-}
-
-// writeCache brings what was collected to its place.
-func (r *run) writeCache(ctx context.Context, c config.Cache, b *stepcache.Builder[pack.Blob]) error {
-	raw, err := json.Marshal(b.Config())
-	if err != nil {
-		return err
-	}
-	bundle, err := pack.Artifact(stepcache.ArtifactType, stepcache.ConfigType, raw, b.Blobs)
-	if err != nil {
-		return err
-	}
-	switch c.Type {
-	case "registry":
-		ref, insecure := c.Attrs["ref"], isTrue(c.Attrs["registry.insecure"])
-		for _, repository := range repositories([]string{ref}) {
-			if err := r.opt.Engine.Upload(ctx, bundle, repository, insecure); err != nil {
-				return err
-			}
-		}
-		return r.opt.Engine.Publish(ctx, bundle, ref, insecure)
-	case "local":
-		r.layouts.Lock()
-		defer r.layouts.Unlock()
-		return bundle.WriteTagged(ctx, c.Dir, cmp.Or(c.Attrs["tag"], defaultTag))
-	}
-	return fmt.Errorf("caches of type %s are not available yet", c.Type)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/zbuild/zbuild/config"
 	"github.com/zbuild/zbuild/internal/event"
 	"github.com/zbuild/zbuild/internal/pack"
+	"github.com/zbuild/zbuild/internal/s3cache"
 	"github.com/zbuild/zbuild/internal/source"
 	"github.com/zbuild/zbuild/internal/sshagent"
 	"github.com/zbuild/zbuild/planner"
@@ -52,6 +53,8 @@ type Options struct {
 	Provenance string
 	// Stdout is what the destination "-" stands for; nil if there is none.
 	Stdout io.Writer
+	// Bucket opens a cache of type s3; nil if there are none.
+	Bucket func(context.Context, s3cache.Options) (*s3cache.Cache, error)
 	// Agent makes an SSH agent of what a target declares.
 	Agent func(config.SSH) (*sshagent.Agent, error)
 	// Now is the clock; nil is the machine's.

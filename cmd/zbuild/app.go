@@ -143,6 +143,7 @@ func (a *app) session(p projectFlags, targets, overrides []string, sink event.Si
 			return openEngine(ctx, a.engine, a.log)
 		},
 		Limits: a.engine.limits(),
+		Bucket: openBucket,
 		Stdout: notTerminal(a.stdout),
 		Sink:   sink,
 	}, nil

@@ -26,6 +26,7 @@ import (
 // remoteCommands are the script commands of what builds take from elsewhere.
 func remoteCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
+		"s3":            cmdS3,
 		"serve":         cmdServe,
 		"commit":        cmdCommit,
 		"ssh-agent":     cmdSSHAgent,

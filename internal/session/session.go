@@ -24,6 +24,7 @@ import (
 	"github.com/zbuild/zbuild/internal/event"
 	"github.com/zbuild/zbuild/internal/pack"
 	"github.com/zbuild/zbuild/internal/remote"
+	"github.com/zbuild/zbuild/internal/s3cache"
 	"github.com/zbuild/zbuild/internal/source"
 	"github.com/zbuild/zbuild/internal/sshagent"
 	"github.com/zbuild/zbuild/planner"
@@ -58,6 +59,8 @@ type Options struct {
 	Limits runner.Limits
 	// Provenance is runner.Options.Provenance.
 	Provenance string
+	// Bucket is runner.Options.Bucket.
+	Bucket func(context.Context, s3cache.Options) (*s3cache.Cache, error)
 	// Stdout is what an output's destination "-" stands for; nil if there is none.
 	Stdout io.Writer
 	// Sink receives what happens; nil if nobody wants to know.
@@ -314,6 +317,7 @@ func (s *Session) runWith(ctx context.Context, g *Generation, hasher *source.Has
 
 		Compressor: compressor,
 		Provenance: s.opt.Provenance,
+		Bucket:     s.opt.Bucket,
 		Stdout:     s.opt.Stdout,
 	})
 	if err := compressor.Close(); err != nil {
