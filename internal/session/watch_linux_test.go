@@ -67,7 +67,7 @@ func openAt(root string) func(context.Context) (session.Engine, error) {
 }
 
 func request(dir string) config.Request {
-	return config.Request{Dir: dir, LocalPlatform: "linux/amd64"}
+	return config.Request{Dir: dir, LocalPlatform: "linux/amd64", Allow: []string{"fs=*"}}
 }
 
 // newWatched makes a project of files; start watches it.
@@ -347,6 +347,7 @@ func model(t *testing.T, seed uint64) {
 		}
 	}
 	w := newWatched(t, files).start()
+	last := make(map[string]string)
 	for step := range 4 {
 		w.forget()
 		var log []string
@@ -363,12 +364,13 @@ func model(t *testing.T, seed uint64) {
 			// A target that does not build says nothing about the others: what is
 			// named then are images of before.
 			w.compareFailed(g)
+			clear(last)
 			continue
 		}
 		if d := cmp.Diff(images(t, fresh, names), images(t, w.store, names)); d != "" {
 			t.Fatalf("step %d, after %q (-fresh +watched):\n%s\nnotices: %+v", step, log, d, w.notices)
 		}
-		w.exact(log)
+		w.exact(last, log)
 	}
 }
 
@@ -387,16 +389,23 @@ func (w *watched) compareFailed(g *session.Generation) {
 	}
 }
 
-// exact looks whether anything was built that did not have to be: a second build
-// of one target needs a change between.
-func (w *watched) exact(log []string) {
+// exact looks whether anything was built that did not have to be. images has the
+// last image of every target; a build that leaves a target's image as it was did
+// nothing that was needed, unless the build before it failed.
+func (w *watched) exact(last map[string]string, log []string) {
 	w.Helper()
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	steps := 0
 	for _, n := range w.notices {
 		f, ok := n.(session.Finished)
-		if !ok || f.Canceled || f.Generation.Result == nil {
+		if !ok || f.Generation.Result == nil {
 			continue
+		}
+		for _, s := range f.Generation.Plan.Steps {
+			if s.Local == nil {
+				steps++
+			}
 		}
 		if len(f.Started.Affected) == 0 {
 			w.Errorf("built nothing, after %q", log)
@@ -406,11 +415,22 @@ func (w *watched) exact(log []string) {
 				w.Errorf("a stage of %q was built for %q", s.Targets, f.Started.Affected)
 			}
 		}
-		for _, target := range f.Started.Affected {
-			if len(f.Started.Concerns[target]) == 0 && f.Generation.OK() && !f.Started.Rescan {
-				w.Logf("%s was built without a file of its own (it waited for others): %q", target, log)
-			}
+		if !f.Generation.OK() || f.Canceled {
+			clear(last) // what is built after a failure may be as it was before it
+			continue
 		}
+		for _, t := range f.Generation.Result.Targets {
+			if !slices.Contains(f.Started.Affected, t.Name) {
+				w.Errorf("%s was built without being affected, after %q", t.Name, log)
+			}
+			if was := last[t.Name]; was == t.Image.Digest.String() && !f.Started.Rescan {
+				w.Errorf("%s was built again for %q, and is what it was, after %q", t.Name, f.Started.Changed, log)
+			}
+			last[t.Name] = t.Image.Digest.String()
+		}
+	}
+	if len(w.ran) > steps {
+		w.Errorf("%d steps ran (%q), and the affected targets have %d, after %q", len(w.ran), w.ran, steps, log)
 	}
 }
 
