@@ -83,6 +83,10 @@ BENCHFLAGS ?=
 bench: bench-bin ## Compare with BuildKit and buildah; writes docs/performance.md (an hour, as root)
 	cd test && go run ./bench -bin bin $(BENCHFLAGS)
 
+.PHONY: bench-watch
+bench-watch: bench-bin ## Time edits that zbuild watch builds against buildx bake; writes docs/watch-performance.md (as root)
+	cd test && go run ./bench -bin bin -watch $(BENCHFLAGS)
+
 .PHONY: bench-bin
 bench-bin: test-deps
 	go build -ldflags '$(LDFLAGS)' -o test/bin/zbuild ./cmd/zbuild

@@ -27,6 +27,8 @@ type options struct {
 	budget          time.Duration
 	only            string
 	render          bool
+	watch           bool
+	edits           int
 }
 
 func main() {
@@ -38,6 +40,8 @@ func main() {
 	flag.DurationVar(&o.budget, "budget", time.Minute, "what one build may take before its tool is left out of larger sizes")
 	flag.StringVar(&o.only, "only", "", "comma-separated `parts` to measure again: W1, …, RUN, targets, context, layer, store; else all")
 	flag.BoolVar(&o.render, "render", false, "write the report of what was measured before; measure nothing")
+	flag.BoolVar(&o.watch, "watch", false, "measure watching, and nothing else; writes watch-performance.md")
+	flag.IntVar(&o.edits, "edits", 200, "edits of each workload, with -watch")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -52,6 +56,9 @@ func (o *options) wants(name string) bool {
 }
 
 func (o *options) run(ctx context.Context) error {
+	if o.watch {
+		return o.runWatch(ctx)
+	}
 	data := filepath.Join(o.docs, "performance", "results.json")
 	r, err := load(data)
 	if err != nil {
