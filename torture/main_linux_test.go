@@ -17,6 +17,7 @@ import (
 var (
 	long  = flag.Bool("long", false, "the long form of every test: hours")
 	seed  = flag.Uint64("seed", 0, "seed of what is chosen at random; 0 takes one from the clock")
+	drive = flag.String("driver", "overlay", "how stores keep layers: overlay, vfs, or fuse for overlay by way of fuse-overlayfs")
 	count = flag.Int("count-of", 0, "how often a test does what it does; 0 is what its form says")
 )
 

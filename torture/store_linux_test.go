@@ -58,7 +58,15 @@ func newPlaceIn(t *testing.T, dir string) *place {
 	for _, d := range []string{p.root, p.run, p.tmp, filepath.Join(dir, "home")} {
 		must(t, os.MkdirAll(d, 0o700))
 	}
-	text := fmt.Sprintf("[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n\n[storage.options.overlay]\nskip_mount_home = \"true\"\n", p.root, p.run)
+	driver, options := storeDriver()
+	text := fmt.Sprintf("[storage]\ndriver = %q\ngraphroot = %q\nrunroot = %q\n", driver, p.root, p.run)
+	if driver == "overlay" {
+		text += "\n[storage.options.overlay]\n"
+	}
+	for _, o := range options {
+		key, value, _ := strings.Cut(strings.TrimPrefix(o, "overlay."), "=")
+		text += fmt.Sprintf("%s = %q\n", key, value)
+	}
 	must(t, os.WriteFile(p.conf, []byte(text), 0o600))
 	p.env = append(os.Environ(),
 		"CONTAINERS_STORAGE_CONF="+p.conf, "TMPDIR="+p.tmp, "HOME="+filepath.Join(dir, "home"), "XDG_RUNTIME_DIR="+p.run,
@@ -68,6 +76,17 @@ func newPlaceIn(t *testing.T, dir string) *place {
 		unmountBelow(filepath.Dir(p.run))
 	})
 	return p
+}
+
+// storeDriver is the driver that was asked for, and its options.
+func storeDriver() (name string, options []string) {
+	switch *drive {
+	case "fuse":
+		return "overlay", []string{"overlay.skip_mount_home=true", "overlay.mount_program=/usr/bin/fuse-overlayfs"}
+	case "overlay":
+		return "overlay", []string{"overlay.skip_mount_home=true"}
+	}
+	return *drive, nil
 }
 
 func must(t *testing.T, err error) {
@@ -131,8 +150,9 @@ func tail(out []byte) []byte {
 // work on it for longer than a look takes.
 func (p *place) open() storage.Store {
 	p.t.Helper()
+	driver, options := storeDriver()
 	store, err := storage.GetStore(storage.StoreOptions{
-		GraphRoot: p.root, RunRoot: p.run, GraphDriverName: "overlay", GraphDriverOptions: []string{"overlay.skip_mount_home=true"},
+		GraphRoot: p.root, RunRoot: p.run, GraphDriverName: driver, GraphDriverOptions: options,
 	})
 	must(p.t, err)
 	return store

@@ -124,13 +124,22 @@ func tinyRoot(t *testing.T, e *Engine) runner.Snapshot {
 }
 
 func TestRunAndCommit(t *testing.T) {
-	for _, tt := range []struct{ name, driver, isolation string }{
-		{"overlay", "overlay", ""},
-		{"vfs", "vfs", ""},
-		{"chroot", "overlay", "chroot"},
+	fuse, err := exec.LookPath("fuse-overlayfs")
+	if err != nil {
+		t.Fatal("fuse-overlayfs is missing: install the package fuse-overlayfs")
+	}
+	for _, tt := range []struct{ name, driver, isolation, option string }{
+		{"overlay", "overlay", "", ""},
+		{"vfs", "vfs", "", ""},
+		{"fuse-overlayfs", "overlay", "", "overlay.mount_program=" + fuse},
+		{"chroot", "overlay", "chroot", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			e := open(t, Options{Driver: tt.driver, Isolation: tt.isolation})
+			opt := Options{Driver: tt.driver, Isolation: tt.isolation}
+			if tt.option != "" {
+				opt.DriverOptions = []string{tt.option}
+			}
+			e := open(t, opt)
 			base := tinyRoot(t, e)
 			s, out := do(t, e, execOp(nil, "sh", "-c", "echo hello; echo data > /file; id -u"), runner.Input{Snapshot: base})
 			if out != "hello\n0\n" {
