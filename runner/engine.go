@@ -41,6 +41,9 @@ type Job struct {
 	// Idle runs fn, in which the step does nothing but wait for others; another step
 	// may run meanwhile. Nil means that nobody cares.
 	Idle func(fn func() error) error
+	// List lists what is selected of a build context, as it is now. Nil means that
+	// nobody does.
+	List func(context.Context, source.Tree, source.Selection) (*source.Listing, error)
 	// Settled is called when all has been copied that the step takes of build
 	// contexts, and before anything is made of it. The step ends with its error, which
 	// says that files were changed meanwhile. Nil means that nobody cares.

@@ -223,39 +223,47 @@ func (d *linkDiffer) Close() error { return nil }
 // ApplyDiff fills dest.
 func (d *linkDiffer) ApplyDiff(dest string, _ *archive.TarOptions, opt *graphdriver.DifferOptions) (graphdriver.DriverWithDifferOutput, error) {
 	out := graphdriver.DriverWithDifferOutput{Differ: d, Target: dest}
-	if err := linkTree(d.dir, dest, &out); err != nil {
-		return out, err
-	}
+	var linked graphdriver.DriverWithDifferOutput
+	linking := make(chan error, 1)
+	go func() { linking <- linkTree(d.dir, dest, &linked) }()
+	err := d.digest(&out, opt)
+	err = errors.Join(<-linking, err)
+	out.UIDs, out.GIDs = linked.UIDs, linked.GIDs
+	return out, err
+}
+
+// digest reads the tar stream once, for everything that it tells.
+func (d *linkDiffer) digest(out *graphdriver.DriverWithDifferOutput, opt *graphdriver.DifferOptions) error {
 	info, err := os.Lstat(d.dir)
 	if err != nil {
-		return out, err
+		return err
 	}
 	mode := info.Mode()
 	out.RootDirMode = &mode
 	split, err := os.CreateTemp(opt.StagingDirectory, "tar-split-")
 	if err != nil {
-		return out, err
+		return err
 	}
 	out.TarSplit = split
 	if err := os.Remove(split.Name()); err != nil {
-		return out, err
+		return err
 	}
 	tar, err := d.open()
 	if err != nil {
-		return out, err
+		return err
 	}
 	defer tar.Close()
 	sum := digest.Canonical.Digester()
 	in, done, err := asm.NewInputTarStreamWithDone(io.TeeReader(tar, sum.Hash()), tarsplit.NewJSONPacker(split), tarsplit.NewDiscardFilePutter())
 	if err != nil {
-		return out, err
+		return err
 	}
 	out.Size, err = io.Copy(io.Discard, in)
 	if err = errors.Join(err, in.Close(), <-done); err != nil {
-		return out, err
+		return err
 	}
 	out.UncompressedDigest = sum.Digest()
-	return out, nil
+	return nil
 }
 
 // linkTree makes a second tree of the same files. Directories cannot be linked

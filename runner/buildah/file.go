@@ -36,6 +36,12 @@ type fileJob struct {
 	ctx  context.Context
 	refs []*fileRef // the operation's inputs, then what each action left
 	uses []int      // how often each ref is still needed as a base
+	// list lists what is selected of a build context, if it can; single says that there
+	// is no other action, and fill is what that one leaves to be done.
+	list   func(context.Context, source.Tree, source.Selection) (*source.Listing, error)
+	single bool
+	fill   *filling
+	settle func() error
 }
 
 // fileRef is a tree that an action may build on or read: an input, or a layer
@@ -47,7 +53,7 @@ type fileRef struct {
 }
 
 func (e *Engine) doFile(ctx context.Context, op *pb.FileOp, job runner.Job) (out []runner.Snapshot, err error) {
-	f := &fileJob{e: e, ctx: ctx}
+	f := &fileJob{e: e, ctx: ctx, list: job.List, single: len(op.Actions) == 1, settle: func() error { return settled(ctx, job) }}
 	for _, in := range job.Inputs {
 		f.refs = append(f.refs, &fileRef{input: in})
 	}
@@ -81,8 +87,10 @@ func (e *Engine) doFile(ctx context.Context, op *pb.FileOp, job runner.Job) (out
 			f.uses[len(job.Inputs)+i]++ // an output must stay as it is
 		}
 	}
-	if err := settled(ctx, job); err != nil {
-		return nil, err
+	if f.fill == nil {
+		if err := f.settle(); err != nil {
+			return nil, err
+		}
 	}
 	out = make([]runner.Snapshot, outputs)
 	for i, r := range results {
@@ -116,7 +124,7 @@ func (f *fileJob) perform(ref *fileRef, a *pb.FileAction) error {
 	root := ref.layer.root
 	switch x := a.Action.(type) {
 	case *pb.FileAction_Copy:
-		return f.copy(root, x.Copy, int(a.SecondaryInput))
+		return f.copy(ref.layer, x.Copy, int(a.SecondaryInput))
 	case *pb.FileAction_Mkdir:
 		return f.mkdir(root, x.Mkdir)
 	case *pb.FileAction_Mkfile:
@@ -158,12 +166,30 @@ func (f *fileJob) snapshot(r *fileRef) (runner.Snapshot, error) {
 		return r.input.Snapshot, nil
 	}
 	if !r.froze {
-		if _, err := r.layer.freeze(); err != nil {
+		if err := f.freeze(r.layer); err != nil {
 			return "", err
 		}
 		r.froze = true
 	}
 	return runner.Snapshot(r.layer.id), nil
+}
+
+// freeze freezes a layer when everything is in it.
+func (f *fileJob) freeze(l *stepLayer) error {
+	if f.fill == nil {
+		_, err := l.freeze()
+		return err
+	}
+	s, err := l.freezeAfter(func() error {
+		if err := f.fill.fill(f.ctx); err != nil {
+			return hideRoots(err, f.fill.match.Root, f.fill.dir)
+		}
+		return f.settle()
+	})
+	if err == nil {
+		f.fill.remember(s)
+	}
+	return err
 }
 
 // open gives the root of a tree to read from. The tree of a context has its
@@ -191,7 +217,8 @@ func (f *fileJob) open(i int) (source.Tree, func(), error) {
 	return source.Tree{Dir: v.root}, v.close, nil
 }
 
-func (f *fileJob) copy(root string, a *pb.FileActionCopy, from int) (err error) {
+func (f *fileJob) copy(layer *stepLayer, a *pb.FileActionCopy, from int) (err error) {
+	root := layer.root
 	tree, done, err := f.open(from)
 	if err != nil {
 		return err
@@ -241,7 +268,13 @@ func (f *fileJob) copy(root string, a *pb.FileActionCopy, from int) (err error) 
 				continue
 			}
 		}
-		err := fscopy.Copy(f.ctx, tree.Dir, m, root, dest, copyOptions(a, tree.Below(m), owner))
+		var err error
+		if local && len(matches) == 1 {
+			f.fill, err = f.fillable(layer, a, tree, m, owner)
+		}
+		if f.fill == nil && err == nil {
+			err = fscopy.Copy(f.ctx, tree.Dir, m, root, dest, copyOptions(a, tree.Below(m), owner))
+		}
 		if err == nil && local && isRootDir(m) {
 			err = afterContextRoot(tree.Dir, root, dest, a)
 		}

@@ -19,13 +19,16 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 type options struct {
 	bin, docs, work string
 	rounds          int
 	budget          time.Duration
-	only            string
+	only, tools     string
+	sizes           int
 	render          bool
 	watch           bool
 	edits           int
@@ -39,11 +42,13 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds of W1 to W4; series take one in two of them")
 	flag.DurationVar(&o.budget, "budget", time.Minute, "what one build may take before its tool is left out of larger sizes")
 	flag.StringVar(&o.only, "only", "", "comma-separated `parts` to measure again: W1, …, RUN, targets, context, layer, store; else all")
+	flag.StringVar(&o.tools, "tools", "", "comma-separated `names` of tools to measure: zbuild, BuildKit, …; else all")
+	flag.IntVar(&o.sizes, "sizes", 0, "how many sizes of a series are measured, the smallest first; 0 means all")
 	flag.BoolVar(&o.render, "render", false, "write the report of what was measured before; measure nothing")
 	flag.BoolVar(&o.watch, "watch", false, "measure watching, and nothing else; writes watch-performance.md")
 	flag.IntVar(&o.edits, "edits", 200, "edits of each workload, with -watch")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
 	if err := o.run(ctx); err != nil {
 		slog.Error(err.Error())
@@ -53,6 +58,10 @@ func main() {
 
 func (o *options) wants(name string) bool {
 	return o.only == "" || slices.Contains(strings.Split(o.only, ","), name)
+}
+
+func (o *options) uses(t tool) bool {
+	return o.tools == "" || slices.Contains(strings.Split(o.tools, ","), t.name())
 }
 
 func (o *options) run(ctx context.Context) error {
@@ -85,6 +94,7 @@ func (o *options) measure(ctx context.Context, r *results, save func() error) (e
 	}()
 	r.Machine = thisMachine()
 	r.Tools = o.notes(ctx, bench.tools)
+	bench.tools = slices.DeleteFunc(bench.tools, func(t tool) bool { return !o.uses(t) })
 	stamp := run{Date: time.Now().UTC().Format(time.DateOnly), Commit: output(ctx, "git", "describe", "--always", "--dirty")}
 	keep := func(name string, rounds int, sec *section, ser *series) error {
 		part := stamp
@@ -117,6 +127,9 @@ func (o *options) measure(ctx context.Context, r *results, save func() error) (e
 	for _, p := range plans() {
 		if !o.wants(p.name) {
 			continue
+		}
+		if o.sizes > 0 {
+			p.sizes = p.sizes[:min(o.sizes, len(p.sizes))]
 		}
 		s, err := bench.series(ctx, p)
 		if err != nil {

@@ -1,0 +1,327 @@
+//go:build linux
+
+package buildah
+
+// Copying a directory of a build context to where nothing of it is yet. What that
+// makes is known without looking at the tree below: so the files are put into the
+// layer's own directory, on all cores and past the overlay. Files that an earlier
+// result of the same copy has are not copied but linked. Neither layer is ever
+// written to again: a RUN that changes such a file gets a copy of its own from the
+// overlay.
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	rootfs "github.com/containerd/continuity/fs"
+	"github.com/containerd/continuity/sysx"
+	"github.com/moby/buildkit/solver/pb"
+	digest "github.com/opencontainers/go-digest"
+	fscopy "github.com/tonistiigi/fsutil/copy"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/zbuild/zbuild/internal/sealed"
+	"github.com/zbuild/zbuild/internal/source"
+	"github.com/zbuild/zbuild/runner"
+)
+
+// filling is a copy that waits for its layer to be unmounted.
+type filling struct {
+	e     *Engine
+	match *source.Match
+	owner fscopy.User
+	dir   string // the layer's own directory
+	dest  string // in that; it exists
+	note  string // file about the result
+	had   map[string][32]byte
+	from  string // where the earlier result has its files, if there is one
+}
+
+// copied is what is remembered of a copy's result.
+type copied struct {
+	Snapshot runner.Snapshot `json:"snapshot"`
+	Dest     string          `json:"dest"`    // in the snapshot's layer
+	Names    []byte          `json:"names"`   // of its files, each with a 0 at its end
+	Digests  []byte          `json:"digests"` // of their contents, parallel to Names
+}
+
+// copiesName is the directory of notes about copies, below the state directory.
+const copiesName = "copies"
+
+// fillable gives the filling that does a copy of match, or nil if that has to be
+// done file by file, with an eye on what is there.
+func (f *fileJob) fillable(layer *stepLayer, a *pb.FileActionCopy, tree source.Tree, match string, owner *fscopy.User) (*filling, error) {
+	if !f.single || f.list == nil || owner == nil || !a.DirCopyContents || a.ModeStr != "" || a.Mode != -1 ||
+		a.Timestamp != -1 || !f.e.native {
+		return nil, nil
+	}
+	root := layer.root
+	lowers, err := f.e.lowerDirs(layer.id)
+	if err != nil || len(lowers) == 0 {
+		return nil, nil //nolint:nilerr // it is done in the other way
+	}
+	list, err := f.list(f.ctx, tree, source.Selection{
+		Path: match, FollowLinks: a.FollowSymlink, Include: a.IncludePatterns, Exclude: a.ExcludePatterns,
+	})
+	if err != nil || len(list.Matches) != 1 {
+		return nil, nil //nolint:nilerr // what is wrong is said in the other way
+	}
+	m := &list.Matches[0]
+	dest, err := rootfs.RootPath(root, filepath.Clean(a.Dest))
+	if err != nil || !plain(m) || !free(m, dest) {
+		return nil, nil //nolint:nilerr // as above
+	}
+	// The library makes the directory itself, and nothing in it.
+	opt := copyOptions(a, nil, owner)
+	err = fscopy.Copy(f.ctx, tree.Dir, match, root, a.Dest, func(ci *fscopy.CopyInfo) {
+		opt(ci)
+		ci.IncludePatterns, ci.ExcludePatterns = nil, []string{"*"}
+	})
+	if err != nil {
+		return nil, hideRoots(err, tree.Dir, root)
+	}
+	rel := strings.TrimPrefix(dest, root)
+	if info, err := os.Lstat(filepath.Join(lowers[0], rel)); err != nil || !info.IsDir() {
+		return nil, nil //nolint:nilerr // it is not in this layer
+	}
+	what, err := a.MarshalVT()
+	if err != nil {
+		return nil, err
+	}
+	id := digest.FromString(tree.Dir + "\x00" + match + "\x00" + strings.Join(tree.Exclude, "\n") + "\x00" + string(what)).Encoded()
+	fill := &filling{e: f.e, match: m, owner: *owner, dir: lowers[0], dest: rel, note: filepath.Join(f.e.StateDir(), copiesName, id[:2], id)}
+	fill.recall()
+	return fill, nil
+}
+
+// plain reports whether a match is a directory of nothing but files that have one
+// name, links and directories.
+func plain(m *source.Match) bool {
+	if !m.Files[0].Mode.IsDir() {
+		return false
+	}
+	for i := range m.Files {
+		f := &m.Files[i]
+		if f.Twin != "" || f.Mode&fs.ModeType&^(fs.ModeDir|fs.ModeSymlink) != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// free reports whether a match can be put into dest without looking at what lies
+// there: at the most, files take the place of files.
+func free(m *source.Match, dest string) bool {
+	info, err := os.Lstat(dest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
+	if err != nil || !info.IsDir() {
+		return false
+	}
+	for i := range m.Files[1:] {
+		f := &m.Files[1+i]
+		if strings.Contains(f.Name, "/") {
+			continue
+		}
+		info, err := os.Lstat(filepath.Join(dest, f.Name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil || info.IsDir() || f.Mode.IsDir() {
+			return false
+		}
+	}
+	return true
+}
+
+// recall finds the earlier result of the same copy. Whatever is wrong with it
+// costs time and nothing else.
+func (c *filling) recall() {
+	var last copied
+	if _, err := sealed.Read(c.note, &last); err != nil || !filepath.IsLocal(strings.TrimPrefix(path.Clean("/"+last.Dest), "/")+"/.") {
+		return
+	}
+	l, err := c.e.store.Layer(string(last.Snapshot))
+	if err != nil || !isStepLayer(l) {
+		return
+	}
+	lowers, err := c.e.lowerDirs(string(last.Snapshot))
+	if err != nil || len(lowers) == 0 {
+		return
+	}
+	names := bytes.Split(bytes.TrimSuffix(last.Names, []byte{0}), []byte{0})
+	if len(last.Digests) != 32*len(names) {
+		return
+	}
+	c.from = filepath.Join(lowers[0], path.Clean("/"+last.Dest))
+	c.had = make(map[string][32]byte, len(names))
+	for i, n := range names {
+		c.had[string(n)] = [32]byte(last.Digests[32*i:])
+	}
+}
+
+// remember notes the result for the next copy.
+func (c *filling) remember(s runner.Snapshot) {
+	now := copied{Snapshot: s, Dest: c.dest}
+	for i := range c.match.Files {
+		if f := &c.match.Files[i]; f.Mode.IsRegular() && !f.Attrs {
+			now.Names = append(append(now.Names, f.Name...), 0)
+			now.Digests = append(now.Digests, f.Digest[:]...)
+		}
+	}
+	if len(now.Names) == 0 {
+		return
+	}
+	if err := sealed.Write(c.note, now); err != nil {
+		c.e.log.Debug("a copy cannot be kept in mind", "error", err)
+	}
+}
+
+// fill puts everything into the layer's directory, which is not mounted.
+func (c *filling) fill(ctx context.Context) error {
+	top := filepath.Join(c.dir, c.dest)
+	var was unix.Stat_t
+	if err := unix.Lstat(top, &was); err != nil {
+		return err
+	}
+	files := c.match.Files[1:]
+	for i := range files {
+		if f := &files[i]; f.Mode.IsDir() {
+			if err := os.Mkdir(filepath.Join(top, f.Name), 0o700); err != nil {
+				return err
+			}
+		}
+	}
+	const batch = 128
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for len(files) > 0 {
+		some := files[:min(batch, len(files))]
+		files = files[len(some):]
+		g.Go(func() error {
+			for i := range some {
+				if some[i].Mode.IsDir() {
+					continue
+				}
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				if err := c.file(&some[i], filepath.Join(top, some[i].Name)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	// Directories last, innermost first: making files changes their times.
+	for i := len(c.match.Files) - 1; i > 0; i-- {
+		if f := &c.match.Files[i]; f.Mode.IsDir() {
+			if err := c.attributes(f, filepath.Join(top, f.Name)); err != nil {
+				return err
+			}
+		}
+	}
+	return unix.UtimesNanoAt(unix.AT_FDCWD, top, []unix.Timespec{was.Atim, was.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// file makes a file or a link.
+func (c *filling) file(f *source.File, target string) error {
+	if f.Mode&fs.ModeSymlink != 0 {
+		if err := os.Symlink(f.Link, target); err != nil {
+			return err
+		}
+		return c.attributes(f, target)
+	}
+	if c.link(f, target) {
+		return nil
+	}
+	in, err := os.OpenFile(c.match.Real(f), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = out.ReadFrom(in)
+	if err = errors.Join(err, out.Close()); err != nil {
+		return err
+	}
+	return c.attributes(f, target)
+}
+
+// link makes a file by linking what the earlier result has, if that is the same
+// in every respect.
+func (c *filling) link(f *source.File, target string) bool {
+	if sum, ok := c.had[f.Name]; !ok || f.Attrs || sum != f.Digest {
+		return false
+	}
+	old := filepath.Join(c.from, f.Name)
+	var st unix.Stat_t
+	if err := unix.Lstat(old, &st); err != nil || st.Mode != unix.S_IFREG|unixMode(f.Mode) || st.Size != f.Size ||
+		int(st.Uid) != c.owner.UID || int(st.Gid) != c.owner.GID || st.Mtim.Nano() != f.ID.Mtime {
+		return false
+	}
+	return os.Link(old, target) == nil // a file can have so many names and no more
+}
+
+// attributes gives a copy everything of its original but the content.
+func (c *filling) attributes(f *source.File, target string) error {
+	if f.Attrs {
+		if err := copyXattrs(c.match.Real(f), target); err != nil {
+			return err
+		}
+	}
+	if err := os.Lchown(target, c.owner.UID, c.owner.GID); err != nil {
+		return err
+	}
+	if f.Mode&fs.ModeSymlink == 0 {
+		if err := unix.Chmod(target, unixMode(f.Mode)); err != nil {
+			return err
+		}
+	}
+	mtime := unix.NsecToTimespec(f.ID.Mtime)
+	return unix.UtimesNanoAt(unix.AT_FDCWD, target, []unix.Timespec{mtime, mtime}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// unixMode gives the bits that chmod takes.
+func unixMode(m fs.FileMode) uint32 {
+	bits := uint32(m.Perm())
+	for of, bit := range map[fs.FileMode]uint32{fs.ModeSetuid: unix.S_ISUID, fs.ModeSetgid: unix.S_ISGID, fs.ModeSticky: unix.S_ISVTX} {
+		if m&of != 0 {
+			bits |= bit
+		}
+	}
+	return bits
+}
+
+// copyXattrs copies attributes, as far as the file system takes them. The
+// overlay's own would mean something where they come to lie.
+func copyXattrs(src, dest string) error {
+	names, err := sysx.LListxattr(src)
+	if err != nil {
+		return nil //nolint:nilerr // a file system without attributes
+	}
+	for _, n := range names {
+		if strings.Contains(n, ".overlay.") {
+			continue
+		}
+		if value, err := sysx.LGetxattr(src, n); err == nil {
+			_ = sysx.LSetxattr(dest, n, value, 0) // a file system that cannot hold it is no reason to fail
+		}
+	}
+	return nil
+}

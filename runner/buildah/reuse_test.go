@@ -1,0 +1,139 @@
+//go:build linux
+
+package buildah
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/moby/buildkit/solver/pb"
+
+	"github.com/zbuild/zbuild/internal/source"
+	"github.com/zbuild/zbuild/planner"
+	"github.com/zbuild/zbuild/runner"
+)
+
+// listed is a job whose contexts can be listed, as the runner's are.
+func listed(op *pb.Op, inputs ...runner.Input) runner.Job {
+	var out bytes.Buffer
+	j := job(op, &out, inputs...)
+	j.List = (&source.Hasher{}).List
+	return j
+}
+
+func inode(t *testing.T, name string) uint64 {
+	t.Helper()
+	info, err := os.Lstat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Sys().(*syscall.Stat_t).Ino
+}
+
+// What a copy takes over from an earlier result is the earlier result's file; the
+// tree is that of a copy that takes over nothing, and a RUN that writes to it leaves
+// the earlier result alone.
+func TestReuse(t *testing.T) {
+	e := open(t, Options{})
+	if !e.native {
+		t.Fatal("overlay does not work here, and with it nothing of this")
+	}
+	dir := t.TempDir()
+	write := func(name, text string, mode os.FileMode) {
+		t.Helper()
+		p := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(p, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("a/same", "same", 0o644)
+	write("a/edited", "one", 0o644)
+	write("a/mode", "mode", 0o644)
+	write("b/touched", "touched", 0o755)
+	write("ignored/x", "x", 0o644)
+	if err := os.Symlink("same", filepath.Join(dir, "a/link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(dir, "b"), 0o750|os.ModeSticky); err != nil {
+		t.Fatal(err)
+	}
+	local := runner.Input{Local: &planner.Local{Dir: dir, Exclude: []string{"ignored"}}}
+	run := func(j runner.Job) runner.Snapshot {
+		t.Helper()
+		out, err := e.Do(t.Context(), j)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out[0]
+	}
+	own := func(s runner.Snapshot) string {
+		t.Helper()
+		lowers, err := e.lowerDirs(string(s))
+		if err != nil || len(lowers) == 0 {
+			t.Fatalf("no directory of %s: %v", s, err)
+		}
+		return filepath.Join(lowers[0], "src")
+	}
+	tar := func(s runner.Snapshot) string {
+		t.Helper()
+		l, err := e.adopt(t.Context(), "", "", s, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l.DiffID.String()
+	}
+	first := run(listed(copyOp("/", "/src"), local))
+	write("a/edited", "two", 0o644)
+	if err := os.Chmod(filepath.Join(dir, "a/mode"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	later := syscall.NsecToTimespec(1_700_000_000_000_000_001)
+	if err := syscall.UtimesNano(filepath.Join(dir, "b/touched"), []syscall.Timespec{later, later}); err != nil {
+		t.Fatal(err)
+	}
+	second := run(listed(copyOp("/", "/src"), local))
+	for name, shared := range map[string]bool{"a/same": true, "a/edited": false, "a/mode": false, "b/touched": false} {
+		if got := inode(t, filepath.Join(own(first), name)) == inode(t, filepath.Join(own(second), name)); got != shared {
+			t.Errorf("%s is one file in both results: %v, want %v", name, got, shared)
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(own(second), "ignored")); !os.IsNotExist(err) {
+		t.Errorf("what is ignored was copied: %v", err)
+	}
+
+	// A directory of the context, whose time the copy keeps: then trees can be compared.
+	sub := runner.Input{Local: &planner.Local{Dir: filepath.Dir(dir), Exclude: []string{"*/ignored"}}}
+	src := "/" + filepath.Base(dir)
+	fast := run(listed(copyOp(src, "/src"), sub))
+	var out bytes.Buffer
+	plain := run(job(copyOp(src, "/src"), &out, sub))
+	again := run(listed(copyOp(src, "/src"), sub))
+	if want := tar(plain); tar(fast) != want || tar(again) != want {
+		t.Errorf("the layers differ: %s file by file, %s at once, %s linked", want, tar(fast), tar(again))
+	}
+
+	root := tinyRoot(t, e)
+	op := copyOp("/", "/src")
+	op.GetFile().Actions[0].Input, op.GetFile().Actions[0].SecondaryInput = 0, 1
+	onRoot := run(listed(op, runner.Input{Snapshot: root}, local))
+	if inode(t, filepath.Join(own(onRoot), "a/same")) != inode(t, filepath.Join(own(second), "a/same")) {
+		t.Error("the file was not taken over from the earlier result")
+	}
+	run(listed(execOp(nil, "/bin/sh", "-c", "echo changed > /src/a/same; chmod 777 /src/b/touched; rm /src/a/edited"), runner.Input{Snapshot: onRoot}))
+	for _, s := range []runner.Snapshot{first, second, onRoot} {
+		text, err := os.ReadFile(filepath.Join(own(s), "a/same"))
+		if err != nil || strings.TrimSpace(string(text)) != "same" {
+			t.Errorf("a RUN wrote through into another layer: %q, %v", text, err)
+		}
+	}
+}
