@@ -28,6 +28,8 @@ type section struct {
 	Name    string
 	Title   string
 	Seconds samples
+	// Alone are the seconds that the programs of the big RUNs take by themselves.
+	Alone []float64 `json:",omitempty"`
 	// Left says, by tool, why it has no figures here.
 	Left map[string]string `json:",omitempty"`
 }
@@ -38,8 +40,10 @@ type section struct {
 type bench struct {
 	dir      string // for projects
 	registry string
-	tools    []tool
-	rounds   int
+	// fillProgram is what workloads make many files with.
+	fillProgram string
+	tools       []tool
+	rounds      int
 	// budget is what one timed build may take; a tool that needs longer is left
 	// out from there on.
 	budget time.Duration
@@ -58,6 +62,13 @@ func (b *bench) measure(ctx context.Context, w *workload, left map[string]string
 	defer os.RemoveAll(dir)
 	s := &section{Name: w.name, Title: w.title, Seconds: samples{}, Left: left}
 	for round := range b.rounds {
+		if w.programs != "" {
+			seconds, err := b.alone(ctx, w)
+			if err != nil {
+				return nil, err
+			}
+			s.Alone = append(s.Alone, seconds)
+		}
 		for i := range b.tools {
 			// Who goes first goes last the next time.
 			t := b.tools[(i+round)%len(b.tools)]
@@ -74,6 +85,19 @@ func (b *bench) measure(ctx context.Context, w *workload, left map[string]string
 		}
 	}
 	return s, nil
+}
+
+// alone times the programs of a workload without any builder.
+func (b *bench) alone(ctx context.Context, w *workload) (float64, error) {
+	dir, err := os.MkdirTemp(b.dir, "alone-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	unix.Sync()
+	start := time.Now()
+	err = command{dir: dir, argv: []string{"busybox", "sh", "-c", w.programs, "sh", dir, b.fillProgram}}.run(ctx)
+	return time.Since(start).Seconds(), err
 }
 
 func (b *bench) round(ctx context.Context, t tool, dir string, w *workload, into samples, before func(context.Context, tool) error) error {

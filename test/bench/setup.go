@@ -60,6 +60,7 @@ func (o *options) setUp(ctx context.Context) (_ *bench, tearDown func() error, e
 	}
 	return &bench{
 		dir: work, registry: reg.Addr(), rounds: o.rounds, budget: o.budget,
+		fillProgram: filepath.Join(bin, "fill"),
 		tools: []tool{
 			&zbuild{program: filepath.Join(bin, "zbuild"), store: newStore("zbuild")},
 			peer,

@@ -22,6 +22,9 @@ type workload struct {
 	// dockerfile has the verb %[1]s where a base image's registry goes.
 	dockerfile string
 	ignore     string // .dockerignore
+	// programs are the big RUNs of a cold build without a builder, in a shell with $1
+	// the place to write to and $2 the program fill: what no builder can do without.
+	programs string
 	// edited is the file that an edit changes; empty for workloads that are only
 	// built cold.
 	edited string
@@ -98,9 +101,10 @@ func serviceName(i int) string { return fmt.Sprintf("svc%04d", i+1) }
 // w1 is a monorepo: 20 targets, a base that all of them share (5 RUNs, 50 MB,
 // 2,000 files), 3 RUNs of their own.
 func w1() *workload {
-	var base strings.Builder
+	var base, alone strings.Builder
 	for i := 1; i <= 5; i++ {
 		from := i * 1_000_000
+		fmt.Fprintf(&alone, "mkdir -p \"$1/s%[1]d\"; busybox seq %[2]d %[3]d | busybox awk -v d=\"$1/s%[1]d\" 'NR%%3277==1{close(f);f=d \"/f\" ++n}{print>f}'\n", i, from+1, from+1_310_720)
 		fmt.Fprintf(&base, "RUN mkdir -p /opt/s%[1]d && seq %[2]d %[3]d | awk 'NR%%3277==1{close(f);f=\"/opt/s%[1]d/f\" ++n}{print>f}'\n", i, from+1, from+1_310_720)
 	}
 	return &workload{
@@ -116,7 +120,8 @@ RUN mkdir -p /dist && cp /app/all.out /dist/app
 RUN md5sum /dist/app > /dist/app.md5
 CMD ["/bin/cat", "/dist/app.md5"]
 `,
-		edited: "services/" + serviceName(6) + "/f1.txt",
+		programs: alone.String(),
+		edited:   "services/" + serviceName(6) + "/f1.txt",
 	}
 }
 
@@ -144,7 +149,8 @@ FROM REGISTRY/busybox
 COPY --from=build /out/app /usr/local/lib/app
 CMD ["/bin/ls", "-l", "/usr/local/lib/app"]
 `,
-		edited: "src/m7.js",
+		programs: `"$2" "$1/node_modules" 300 100 10000`,
+		edited:   "src/m7.js",
 	}
 }
 
