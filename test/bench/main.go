@@ -110,7 +110,7 @@ func (o *options) measure(ctx context.Context, r *results, save func() error) (e
 		if err != nil {
 			return err
 		}
-		if err := keep(w.name, bench.rounds, s, nil); err != nil {
+		if err := keep(w.name, s.rounds(), s, nil); err != nil {
 			return err
 		}
 	}

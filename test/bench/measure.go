@@ -77,6 +77,9 @@ func (b *bench) measure(ctx context.Context, w *workload, left map[string]string
 			}
 			err := b.round(ctx, t, dir, w, s.Seconds, before)
 			switch {
+			case err != nil && ctx.Err() != nil && round > 0:
+				s.cut(round) // the rounds that were whole count
+				return s, nil
 			case errors.Is(err, errBudget):
 				left[t.name()] = fmt.Sprintf("a build of %s took longer than %v", w.name, b.budget)
 			case err != nil:
@@ -85,6 +88,25 @@ func (b *bench) measure(ctx context.Context, w *workload, left map[string]string
 		}
 	}
 	return s, nil
+}
+
+// cut leaves so many rounds of each tool.
+func (s *section) cut(rounds int) {
+	s.Alone = s.Alone[:min(rounds, len(s.Alone))]
+	for _, by := range s.Seconds {
+		for name, seconds := range by {
+			by[name] = seconds[:min(rounds, len(seconds))]
+		}
+	}
+}
+
+// rounds is how often everything was measured.
+func (s *section) rounds() int {
+	n := 0
+	for _, seconds := range s.Seconds[cold] {
+		n = max(n, len(seconds))
+	}
+	return n
 }
 
 // alone times the programs of a workload without any builder.
