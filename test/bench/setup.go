@@ -54,6 +54,11 @@ func (o *options) setUp(ctx context.Context) (_ *bench, tearDown func() error, e
 
 	newStore := func(name string) *store { return &store{dir: filepath.Join(work, name), registry: reg.Addr()} }
 	peer := &buildkit{daemon: daemon, program: filepath.Join(bin, "buildctl"), dir: work, registry: reg.Addr()}
+	stores := map[string]*store{}
+	for _, name := range []string{"zbuild", "loaded", "buildah"} {
+		stores[name] = newStore(name)
+		undo = append(undo, stores[name].remove)
+	}
 	archives := filepath.Join(work, "archives")
 	if err := os.Mkdir(archives, 0o700); err != nil {
 		return nil, nil, err
@@ -62,10 +67,10 @@ func (o *options) setUp(ctx context.Context) (_ *bench, tearDown func() error, e
 		dir: work, registry: reg.Addr(), rounds: o.rounds, budget: o.budget,
 		fillProgram: filepath.Join(bin, "fill"),
 		tools: []tool{
-			&zbuild{program: filepath.Join(bin, "zbuild"), store: newStore("zbuild")},
+			&zbuild{program: filepath.Join(bin, "zbuild"), store: stores["zbuild"]},
 			peer,
-			&loading{buildkit: peer, store: newStore("loaded"), archives: archives},
-			&buildah{program: filepath.Join(bin, "buildah"), store: newStore("buildah")},
+			&loading{buildkit: peer, store: stores["loaded"], archives: archives},
+			&buildah{program: filepath.Join(bin, "buildah"), store: stores["buildah"]},
 		},
 	}, tearDown, nil
 }

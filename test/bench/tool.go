@@ -117,7 +117,21 @@ func ulimits() (string, error) {
 	return strings.Join(list, ", "), nil
 }
 
-func (s *store) remove() error { return os.RemoveAll(s.dir) }
+// remove removes the store, and the mounts that a tool has left which was stopped.
+func (s *store) remove() error {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], s.dir+"/") {
+			if err := unix.Unmount(f[4], unix.MNT_DETACH); err != nil {
+				return fmt.Errorf("unmounting %s: %w", f[4], err)
+			}
+		}
+	}
+	return os.RemoveAll(s.dir)
+}
 
 // zbuild is this project's program.
 type zbuild struct {
