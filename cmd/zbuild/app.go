@@ -149,6 +149,24 @@ func (a *app) session(p projectFlags, targets, overrides []string, sink event.Si
 	}, nil
 }
 
+// enterLate has the user namespace entered when the engine is asked for and not
+// before: only what starts from an image needs the store. Nothing has been printed
+// or built by then, so the process may start itself again; but standard input can
+// be read only once.
+func enterLate(opt *session.Options) error {
+	if slices.Contains(opt.Load.Files, "-") {
+		return enterNamespace()
+	}
+	open := opt.OpenEngine
+	opt.OpenEngine = func(ctx context.Context) (session.Engine, error) {
+		if err := enterNamespace(); err != nil {
+			return nil, err
+		}
+		return open(ctx)
+	}
+	return nil
+}
+
 // diagnostics shows what loading and planning had to say and gives the error
 // that it comes to, if any.
 func (a *app) diagnostics(g *session.Generation) error {

@@ -31,19 +31,8 @@ func (c *bakeCmd) call(a *app, overrides []string, call *buildflags.CallFunc) er
 		return err
 	}
 	opt.Load.Calling = true
-	// Only what starts from an image needs the store, and so the user namespace
-	// that it is opened in.
-	if slices.Contains(c.Project.Files, "-") {
-		if err := enterNamespace(); err != nil {
-			return err
-		}
-	}
-	open := opt.OpenEngine
-	opt.OpenEngine = func(ctx context.Context) (session.Engine, error) {
-		if err := enterNamespace(); err != nil {
-			return nil, err
-		}
-		return open(ctx)
+	if err := enterLate(&opt); err != nil {
+		return err
 	}
 	ctx, stop := interruptible(context.Background(), a.stderr)
 	defer stop()

@@ -40,22 +40,8 @@ func (c *graphCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	// Only what starts from an image needs the store, and so the user namespace
-	// that it is opened in. Nothing has been printed or built when it turns out
-	// to be needed; but standard input can be read only once.
-	for _, f := range c.Project.Files {
-		if f == "-" {
-			if err := enterNamespace(); err != nil {
-				return err
-			}
-		}
-	}
-	open := opt.OpenEngine
-	opt.OpenEngine = func(ctx context.Context) (session.Engine, error) {
-		if err := enterNamespace(); err != nil {
-			return nil, err
-		}
-		return open(ctx)
+	if err := enterLate(&opt); err != nil {
+		return err
 	}
 	ctx, stop := interruptible(context.Background(), a.stderr)
 	defer stop()

@@ -1,0 +1,249 @@
+package remote
+
+// What is taken out of a repository that was fetched: trees, single files, commits.
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/moby/buildkit/util/gitutil"
+)
+
+// Checkout writes a resolved tree into an empty directory. Its files are rw for
+// their owner and r for all others, x where git says so.
+func (f *Fetcher) Checkout(ctx context.Context, t Tree, auth Auth, dest string) error {
+	bare, err := f.repository(ctx, t, auth)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, fetchTime, fmt.Errorf("%s: checking out takes too long", Redact(t.Remote)))
+	defer cancel()
+	g, done, err := newGit(ctx, t, auth)
+	if err != nil {
+		return err
+	}
+	defer done()
+	// Outside of dest, so that nothing of it is left there. Of a tree that keeps its
+	// .git, that lies in it; of a part of a tree there is none, as with BuildKit.
+	work := dest
+	gitDir := filepath.Join(dest, ".git")
+	subdir := strings.TrimPrefix(path.Clean("/"+t.Subdir), "/")
+	keep := t.KeepGitDir && subdir == ""
+	if !keep {
+		tmp, err := os.MkdirTemp(f.path(reposName), tmpPrefix)
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(tmp)
+		gitDir = filepath.Join(tmp, ".git")
+		if subdir != "" {
+			work = filepath.Join(tmp, "tree")
+			if err := os.Mkdir(work, 0o755); err != nil {
+				return err
+			}
+		}
+	}
+	if err := g.checkout(ctx, t, bare, gitDir, work, keep); err != nil {
+		return err
+	}
+	if err := tidy(work, keep); err != nil {
+		return err
+	}
+	if subdir != "" {
+		if err := moveOut(work, subdir, dest); err != nil {
+			return fmt.Errorf("%s: %w", Redact(t.Remote), err)
+		}
+	}
+	if t.CommitTime {
+		at, err := f.commitTime(ctx, g, bare, t)
+		if err != nil {
+			return err
+		}
+		return setTimes(dest, at)
+	}
+	return nil
+}
+
+func (g *git) checkout(ctx context.Context, t Tree, bare, gitDir, work string, keep bool) error {
+	in := []gitutil.Option{gitutil.WithGitDir(gitDir), gitutil.WithWorkTree(work)}
+	l := g.local(in...)
+	init := []string{"init", "--quiet"}
+	if len(t.Object) == 64 {
+		init = append(init, "--object-format=sha256")
+	}
+	if _, err := l.do(ctx, init...); err != nil {
+		return err
+	}
+	ref := t.Ref
+	if !strings.HasPrefix(ref, "refs/") {
+		ref = anonymousRef
+	}
+	from := "file://" + bare // not a path: git then copies no files that it has not looked at
+	spec := ref
+	if strings.HasPrefix(t.Ref, "refs/") {
+		spec = "+" + ref + ":" + ref
+	}
+	if _, err := l.do(ctx, "fetch", "--quiet", "-u", "--depth=1", "--no-tags", "--", from, spec); err != nil {
+		return err
+	}
+	if _, err := l.do(ctx, "checkout", "--quiet", "--force", "FETCH_HEAD"); err != nil {
+		return err
+	}
+	// Submodules are relative to where the repository comes from.
+	if _, err := l.do(ctx, "remote", "add", "origin", g.remote); err != nil {
+		return err
+	}
+	if !t.SkipSubmodules {
+		if _, err := os.Lstat(filepath.Join(work, ".gitmodules")); err == nil {
+			sub := &git{remote: g.remote, env: g.env}
+			sub.cli = g.cli.New(append(in, gitutil.WithExec(sub.run), gitutil.WithDir(work))...)
+			if _, err := sub.do(ctx, "submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"); err != nil {
+				return err
+			}
+		}
+	}
+	if !keep {
+		return nil
+	}
+	_, err := l.do(ctx, "reflog", "expire", "--all", "--expire=now")
+	return errors.Join(err, os.RemoveAll(filepath.Join(gitDir, "FETCH_HEAD")))
+}
+
+// tidy gives files the modes that they have under the usual umask, and takes away
+// the pointers of submodules to a repository that will not be there.
+func tidy(work string, keep bool) error {
+	return filepath.WalkDir(work, func(p string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case p == filepath.Join(work, ".git"):
+			return fs.SkipDir
+		case d.IsDir():
+			if p == work {
+				return nil
+			}
+			return os.Chmod(p, 0o755)
+		case d.Name() == ".git" && !keep:
+			return os.Remove(p)
+		case !d.Type().IsRegular():
+			return nil
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		mode := fs.FileMode(0o644)
+		if info.Mode()&0o100 != 0 {
+			mode = 0o755
+		}
+		return os.Chmod(p, mode)
+	})
+}
+
+// moveOut moves what is in a directory of a tree to dest. The way there must have
+// no links: they could lead anywhere.
+func moveOut(tree, subdir, dest string) error {
+	at := tree
+	for _, name := range strings.Split(subdir, "/") {
+		at = filepath.Join(at, name)
+		info, err := os.Lstat(at)
+		if err != nil {
+			return fmt.Errorf("there is no directory %s", subdir)
+		}
+		if !info.IsDir() {
+			return fmt.Errorf("%s is not a directory", strings.TrimPrefix(at, tree+string(filepath.Separator)))
+		}
+	}
+	entries, err := os.ReadDir(at)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := move(filepath.Join(at, e.Name()), filepath.Join(dest, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *Fetcher) commitTime(ctx context.Context, g *git, bare string, t Tree) (time.Time, error) {
+	out, err := g.local(gitutil.WithGitDir(bare)).do(ctx, "log", "-1", "--format=%ct", t.Object+"^{commit}")
+	if err != nil {
+		return time.Time{}, err
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(out), 10, 64)
+	return time.Unix(n, 0), err
+}
+
+// CommitObject gives the commit of a resolved tree as git keeps it.
+func (f *Fetcher) CommitObject(ctx context.Context, t Tree, auth Auth) ([]byte, error) {
+	bare, err := f.repository(ctx, t, auth)
+	if err != nil {
+		return nil, err
+	}
+	g, done, err := newGit(ctx, t, auth)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	out, err := g.local(gitutil.WithGitDir(bare)).do(ctx, "cat-file", "commit", t.Object+"^{commit}")
+	return []byte(out), err
+}
+
+// maxRead is the size of the largest file that ReadFile reads, in bytes.
+const maxRead = 16 << 20
+
+// ReadFile reads a file of a resolved tree, following links inside of it. The
+// error is fs.ErrNotExist if it is not there.
+func (f *Fetcher) ReadFile(ctx context.Context, t Tree, auth Auth, name string) ([]byte, error) {
+	bare, err := f.repository(ctx, t, auth)
+	if err != nil {
+		return nil, err
+	}
+	g, done, err := newGit(ctx, t, auth)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	object := t.Object + ":" + strings.TrimPrefix(path.Join("/", t.Subdir, name), "/")
+	if strings.ContainsAny(object, "\n\r") {
+		return nil, fs.ErrNotExist
+	}
+	l := g.local(gitutil.WithGitDir(bare))
+	ask := func(how string) (string, error) {
+		clone := &git{remote: l.remote, env: l.env}
+		clone.cli = l.cli.New(gitutil.WithExec(func(ctx context.Context, cmd *exec.Cmd) error {
+			cmd.Stdin = strings.NewReader(object + "\n")
+			return clone.run(ctx, cmd)
+		}))
+		return clone.do(ctx, "cat-file", "--follow-symlinks", how)
+	}
+	head, err := ask("--batch-check")
+	if err != nil {
+		return nil, err
+	}
+	fields := strings.Fields(head)
+	if len(fields) != 3 || fields[1] != "blob" {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: fs.ErrNotExist}
+	}
+	if n, err := strconv.ParseInt(fields[2], 10, 64); err != nil || n > maxRead {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("is larger than %d MB", maxRead>>20)}
+	}
+	out, err := ask("--batch")
+	if err != nil {
+		return nil, err
+	}
+	_, body, _ := bytes.Cut([]byte(out), []byte("\n"))
+	return io.ReadAll(bytes.NewReader(bytes.TrimSuffix(body, []byte("\n"))))
+}
