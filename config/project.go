@@ -1,6 +1,8 @@
 package config
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -98,6 +100,10 @@ type Target struct {
 	Format    string
 	Squash    bool
 	DependsOn []string
+	// Call is what BuildKit's Dockerfile frontend is asked about the target instead
+	// of building it: "lint", "outline", "targets" or "subrequests.describe"; empty
+	// to build it.
+	Call string `json:",omitempty"`
 	// Watch are the target's own settings of watch mode; nil if there are none.
 	Watch *Watch
 
@@ -108,6 +114,44 @@ type Target struct {
 	// "secret.ID" for a secret. An attribute that was defaulted has no range. A
 	// range whose file is "--set" points into the overrides, one per line.
 	Ranges map[string]hcl.Range
+}
+
+// Built is the project without the targets that are only asked about (Call), as
+// far as no other target is made of them. It is the project itself if there are
+// none.
+func (p *Project) Built() *Project {
+	asked := func(name string) bool { return p.Targets[name] != nil && p.Targets[name].Call != "" }
+	if !slices.ContainsFunc(slices.Collect(maps.Keys(p.Targets)), asked) {
+		return p
+	}
+	part := *p
+	part.Requested = slices.DeleteFunc(slices.Clone(p.Requested), asked)
+	part.Targets = map[string]*Target{}
+	var need func(string)
+	need = func(name string) {
+		t := p.Targets[name]
+		if t == nil || part.Targets[name] != nil {
+			return
+		}
+		if t.Call != "" {
+			needed := *t
+			needed.Requested, needed.Outputs = false, []Output{{Type: "cacheonly"}}
+			t = &needed
+		}
+		part.Targets[name] = t
+		for _, c := range t.Contexts {
+			if c.Kind == ContextTarget {
+				need(c.Value)
+			}
+		}
+		for _, other := range t.DependsOn {
+			need(other)
+		}
+	}
+	for _, name := range part.Requested {
+		need(name)
+	}
+	return &part
 }
 
 // At is the range of the attribute, or of the target's header where the

@@ -176,8 +176,8 @@ var attributes = []attribute{
 		use: forBuild, ops: resources(),
 	},
 	{
-		name: "call", kind: "string", rule: mergeReplace, sets: []string{"call"},
-		use: notYet, effect: "the target is built, unless bake is called with --call", ops: text(func(t *wireTarget) **string { return &t.Call }),
+		name: "call", kind: "string", rule: mergeReplace, sets: []string{"call"}, use: forBuild,
+		ops: text(func(t *wireTarget) **string { return &t.Call }),
 	},
 	{
 		name: "entitlements", kind: "list of strings", rule: mergeAppend, sets: []string{"entitlement", "entitlements"}, multi: true,

@@ -80,6 +80,7 @@ func (r *resolver) buildTarget(t *wireTarget) *Target {
 		Format:           deref(t.Format),
 		Squash:           deref(t.Squash),
 		DependsOn:        r.dependsOn(t),
+		Call:             r.call(t),
 		Watch:            r.watch(t),
 		Range:            t.at,
 		Ranges:           map[string]hcl.Range{},
@@ -132,8 +133,6 @@ func (r *resolver) notYetAvailable(t *wireTarget) {
 // harmless reports whether nothing is lost by leaving the attribute out.
 func (r *resolver) harmless(a *attribute, t *wireTarget) bool {
 	switch a.name {
-	case "call":
-		return *t.Call == "" || *t.Call == "build" || r.req.Calling
 	case "policy":
 		return len(t.Policy) == 0
 	}
@@ -365,6 +364,29 @@ func (r *resolver) dependsOn(t *wireTarget) []string {
 		names = append(names, targets...)
 	}
 	return unique(names)
+}
+
+// callMethods are what a target can be asked instead of being built.
+var callMethods = []string{"lint", "outline", "targets", "subrequests.describe"}
+
+// call is what the target is asked instead of being built, by the frontend's name
+// for it; empty if it is built.
+func (r *resolver) call(t *wireTarget) string {
+	if r.req.EvaluateOnly || r.req.Calling {
+		return ""
+	}
+	call, err := buildflags.ParseCallFunc(deref(t.Call))
+	switch {
+	case err != nil:
+		r.errorf(t.where("call"), "Invalid call", "%v.", err)
+	case call == nil:
+	case !slices.Contains(callMethods, call.Name):
+		r.errorf(t.where("call"), "Invalid call", "%q is nothing that a Dockerfile can be asked: there are build, check, outline, targets and subrequests.describe.%s",
+			call.Name, didYouMean(call.Name, append([]string{"build", "check"}, callMethods...)))
+	default:
+		return call.Name
+	}
+	return ""
 }
 
 // checkTags checks the tags, which bake leaves to the builder.

@@ -54,13 +54,14 @@ type Answer struct {
 // WriteText writes the answer as the frontend shows it to people.
 func (a *Answer) WriteText(w io.Writer) error { return a.text(w) }
 
-// Call asks the frontend about every target of a project, and plans no more than
-// that takes. The answers are in the order of the targets' names.
+// Call asks the frontend about some targets of a project, each what methods says,
+// and plans no more than that takes. The answers are in the order of the targets'
+// names.
 //
 // The plan has no steps, only the Sources that the diagnostics point into and the
 // Files that were read. The diagnostics are about what kept the frontend from being asked, such as a
 // Dockerfile that is not there; what it has to say of a Dockerfile is an answer.
-func Call(ctx context.Context, project *config.Project, method Method, opt Options) ([]Answer, *Plan, hcl.Diagnostics) {
+func Call(ctx context.Context, project *config.Project, methods map[string]Method, opt Options) ([]Answer, *Plan, hcl.Diagnostics) {
 	opt = opt.withDefaults(project)
 	s := &session{
 		ctx: ctx, project: project, opt: opt,
@@ -72,13 +73,17 @@ func Call(ctx context.Context, project *config.Project, method Method, opt Optio
 	if diags.HasErrors() {
 		return nil, plan, diags
 	}
-	// A target that is another one's context has to be planned: its image says
-	// what the other starts from.
-	s.planLinked(units)
+	some, linked := asked(units, methods)
+	s.planLinked(linked)
 	var answers []Answer
 	for _, u := range units {
-		if a, ok := u.ask(method); ok {
-			answers = append(answers, a)
+		if !slices.Contains(some, u) && !slices.Contains(linked, u) {
+			continue
+		}
+		if method := methods[u.cfg.Name]; method != "" {
+			if a, ok := u.ask(method); ok {
+				answers = append(answers, a)
+			}
 		}
 		diags = append(diags, u.diags...)
 		if u.src != nil {
@@ -92,9 +97,10 @@ func Call(ctx context.Context, project *config.Project, method Method, opt Optio
 	return answers, plan, sortDiagnostics(diags)
 }
 
-// planLinked plans the targets that are contexts of others, and says nothing of
-// their Dockerfiles: that is what they are asked for.
-func (s *session) planLinked(units []*unit) {
+// asked are the units that there is a method for, and those that they are made of:
+// a target that is another one's context has to be planned, as its image says what
+// the other starts from.
+func asked(units []*unit, methods map[string]Method) (some, linked []*unit) {
 	needed := map[*unit]bool{}
 	var need func(*unit)
 	need = func(u *unit) {
@@ -106,16 +112,24 @@ func (s *session) planLinked(units []*unit) {
 		}
 	}
 	for _, u := range units {
-		need(u)
-	}
-	var some []*unit
-	for _, u := range units {
-		if needed[u] {
+		if methods[u.cfg.Name] != "" {
 			some = append(some, u)
+			need(u)
 		}
 	}
-	s.planAll(some)
-	for _, u := range some {
+	for _, u := range units {
+		if needed[u] {
+			linked = append(linked, u)
+		}
+	}
+	return some, linked
+}
+
+// planLinked plans the targets that are contexts of others, and says nothing of
+// their Dockerfiles: that is what they are asked for.
+func (s *session) planLinked(units []*unit) {
+	s.planAll(units)
+	for _, u := range units {
 		u.diags = slices.DeleteFunc(u.diags, func(d *hcl.Diagnostic) bool { return d.Severity != hcl.DiagError })
 	}
 }

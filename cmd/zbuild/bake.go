@@ -23,22 +23,27 @@ type bakeCmd struct {
 
 	Project projectFlags `embed:""`
 
-	Print        bool     `help:"Print the evaluated targets as JSON and build nothing."`
-	Push         bool     `help:"Push to the registries that the tags name, after all targets have succeeded. Short for --set=*.push=true."`
-	Load         bool     `help:"Accepted for bake's sake: images are always in the local store."`
-	Pull         *bool    `help:"Fetch base images even if they are in the local store. Short for --set=*.pull=true."`
-	NoCache      *bool    `help:"Run every step, take nothing from the cache. Short for --set=*.no-cache=true."`
-	Call         string   `placeholder:"METHOD" help:"Instead of building: check (of the Dockerfile, by BuildKit's rules), outline or targets; with ,format=json as JSON."`
-	Check        bool     `help:"Short for --call=check. Findings make the exit code 1."`
-	Provenance   string   `placeholder:"WHAT" help:"Attest how it was built: true, false or parameters such as mode=max. Short for --set=*.attest=type=provenance."`
-	SBOM         string   `name:"sbom" placeholder:"WHAT" help:"Attest what is in it: true, false or parameters. Short for --set=*.attest=type=sbom."`
-	Policy       []string `placeholder:"OPTIONS" sep:"none" help:"How policies are evaluated: disabled, strict, log-level. Repeatable."`
-	Builder      string   `placeholder:"NAME" hidden:""`
-	Progress     string   `placeholder:"MODE" env:"BUILDKIT_PROGRESS" help:"How to show progress: ${modes}. Default: auto."`
-	Jobs         int      `short:"j" placeholder:"N" help:"How many steps may run at once. Default: the number of cores."`
-	KeepGoing    bool     `short:"k" help:"After a failure go on with what does not depend on it. What succeeds is tagged; nothing is pushed."`
-	Explain      bool     `help:"Say of every step that ran why it was not taken from the cache: what changed, against the last run."`
-	MetadataFile string   `placeholder:"FILE" help:"Write the digests and names of the images to a JSON file."`
+	Print      bool     `help:"Print the evaluated targets as JSON and build nothing."`
+	List       string   `placeholder:"WHAT" help:"List targets or variables and build nothing; type=targets,format=json as JSON."`
+	Push       bool     `help:"Push to the registries that the tags name, after all targets have succeeded. Short for --set=*.push=true."`
+	Load       bool     `help:"Accepted for bake's sake: images are always in the local store."`
+	Pull       *bool    `help:"Fetch base images even if they are in the local store. Short for --set=*.pull=true."`
+	NoCache    *bool    `help:"Run every step, take nothing from the cache. Short for --set=*.no-cache=true."`
+	Call       string   `placeholder:"METHOD" help:"Instead of building: check (of the Dockerfile, by BuildKit's rules), outline or targets; with ,format=json as JSON."`
+	Check      bool     `help:"Short for --call=check. Findings make the exit code 1."`
+	Provenance string   `placeholder:"WHAT" help:"Attest how it was built: true, false or parameters such as mode=max. Short for --set=*.attest=type=provenance."`
+	SBOM       string   `name:"sbom" placeholder:"WHAT" help:"Attest what is in it: true, false or parameters. Short for --set=*.attest=type=sbom."`
+	Policy     []string `placeholder:"OPTIONS" sep:"none" help:"How policies are evaluated: disabled, strict, log-level. Repeatable."`
+	Builder    string   `placeholder:"NAME" hidden:""`
+
+	ListTargets   bool `hidden:"" help:"What --list=targets is called now."`
+	ListVariables bool `hidden:"" help:"What --list=variables is called now."`
+
+	Progress     string `placeholder:"MODE" env:"BUILDKIT_PROGRESS" help:"How to show progress: ${modes}. Default: auto."`
+	Jobs         int    `short:"j" placeholder:"N" help:"How many steps may run at once. Default: the number of cores."`
+	KeepGoing    bool   `short:"k" help:"After a failure go on with what does not depend on it. What succeeds is tagged; nothing is pushed."`
+	Explain      bool   `help:"Say of every step that ran why it was not taken from the cache: what changed, against the last run."`
+	MetadataFile string `placeholder:"FILE" help:"Write the digests and names of the images to a JSON file."`
 
 	// order is the order of the flags --set, --push and --load.
 	order []string
@@ -164,6 +169,8 @@ func (c *bakeCmd) Run(a *app) error {
 	switch {
 	case err != nil:
 		return usage(err)
+	case c.List != "" || c.ListTargets || c.ListVariables:
+		return c.list(a)
 	case c.Print:
 		return c.print(a, overrides)
 	case call != nil:
@@ -193,12 +200,16 @@ func (c *bakeCmd) Run(a *app) error {
 	s := session.New(opt)
 	a.logs.divert(progress)
 	g := s.Generate(ctx, session.Run)
+	answers := s.Ask(ctx, g)
 	closeErr := errors.Join(s.Close(), progress.Close())
 	a.logs.divert(nil)
 	if err := c.report(a, g, progress.Mode()); err != nil {
 		return err
 	}
-	return closeErr
+	if len(answers) > 0 {
+		closeErr = errors.Join(writeAnswers(a.stdout, g.Project, answers), closeErr)
+	}
+	return cmp.Or(closeErr, answersError(answers, false))
 }
 
 // print prints the evaluated targets.

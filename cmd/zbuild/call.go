@@ -50,8 +50,14 @@ func (c *bakeCmd) call(a *app, overrides []string, call *buildflags.CallFunc) er
 	if err := errors.Join(err, closeErr); err != nil {
 		return err
 	}
+	return answersError(answers, call.IgnoreStatus)
+}
+
+// answersError is the error that answers come to: what cannot be answered is one,
+// and so are findings unless they are ignored.
+func answersError(answers []planner.Answer, ignore bool) error {
 	for i := range answers {
-		if answers[i].Err != nil || answers[i].Findings > 0 && !call.IgnoreStatus {
+		if answers[i].Err != nil || answers[i].Findings > 0 && !ignore {
 			return &exitError{code: exitFailed}
 		}
 	}

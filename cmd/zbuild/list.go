@@ -4,10 +4,14 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"text/tabwriter"
+
+	"github.com/tonistiigi/go-csvvalue"
 
 	"github.com/zbuild/zbuild/config"
 )
@@ -30,7 +34,7 @@ JSON is what bake's --list=type=targets,format=json and its like print; for all 
 
 // Run lists.
 func (c *listCmd) Run(a *app) error {
-	project, err := a.listing(c.Project)
+	project, err := a.listing(c.Project, nil)
 	if err != nil {
 		return err
 	}
@@ -52,9 +56,66 @@ func (c *listCmd) Run(a *app) error {
 	return listVariables(a.stdout, c.Format, project.Variables)
 }
 
+// list is bake's --list, and what it was called before.
+func (c *bakeCmd) list(a *app) error {
+	what := c.List
+	switch {
+	case what != "":
+	case c.ListTargets:
+		what = "targets"
+	default:
+		what = "variables"
+	}
+	if c.Print {
+		return usage(errors.New("--print and --list are two things: use one of them"))
+	}
+	kind, format, err := parseList(what)
+	if err != nil {
+		return usage(fmt.Errorf("--list: %w", err))
+	}
+	project, err := a.listing(c.Project, c.Targets)
+	if err != nil {
+		return err
+	}
+	if kind == "targets" {
+		return listTargets(a.stdout, format, project.Listed)
+	}
+	return listVariables(a.stdout, format, project.Variables)
+}
+
+// parseList reads the value of --list: what to list by itself, or as
+// type=WHAT,format=HOW.
+func parseList(value string) (kind, format string, err error) {
+	format = "table"
+	fields, err := csvvalue.Fields(value, nil)
+	if err != nil {
+		return "", "", err
+	}
+	for _, field := range fields {
+		key, text, ok := strings.Cut(field, "=")
+		switch key = strings.ToLower(strings.TrimSpace(key)); {
+		case !ok && len(fields) == 1:
+			kind = field
+		case ok && key == "type":
+			kind = text
+		case ok && key == "format":
+			format = cmp.Or(text, format)
+		default:
+			return "", "", fmt.Errorf("there is nothing called %q; write type=targets,format=json", field)
+		}
+	}
+	if kind != "targets" && kind != "variables" {
+		return "", "", fmt.Errorf("there are targets and variables to list, and no %q", kind)
+	}
+	if format != "table" && format != "json" {
+		return "", "", fmt.Errorf("there is no format %q; there are table and json", format)
+	}
+	return kind, format, nil
+}
+
 // listing loads a project for what it has, and not for building it.
-func (a *app) listing(flags projectFlags) (*config.Project, error) {
-	opt, err := a.session(flags, nil, nil, nil)
+func (a *app) listing(flags projectFlags, arguments []string) (*config.Project, error) {
+	opt, err := a.session(flags, arguments, nil, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -166,7 +167,7 @@ func (s *Session) Generate(ctx context.Context, last Phase) *Generation {
 		request.ReadRemote = s.readRemote
 	}
 	g.Project, g.Diagnostics = config.Load(ctx, request)
-	if s.ended(ctx, g) || last == Load {
+	if s.ended(ctx, g) || last == Load || len(g.Project.Built().Targets) == 0 && len(g.Project.Targets) > 0 {
 		return g
 	}
 	s.plan(ctx, g)
@@ -192,7 +193,7 @@ func (s *Session) plan(ctx context.Context, g *Generation) { s.planWith(ctx, g, 
 func (s *Session) planWith(ctx context.Context, g *Generation, read func(string) ([]byte, error)) {
 	opt := s.plannerOptions(g)
 	opt.ReadFile = read
-	plan, diags := planner.Build(ctx, g.Project, opt)
+	plan, diags := planner.Build(ctx, g.Project.Built(), opt)
 	s.planned(g, plan, diags)
 }
 
@@ -229,9 +230,38 @@ func (s *Session) Call(ctx context.Context, method planner.Method) (*Generation,
 	if !g.OK() {
 		return g, nil
 	}
-	answers, plan, diags := planner.Call(ctx, g.Project, method, s.plannerOptions(g))
+	methods := map[string]planner.Method{}
+	for name := range g.Project.Targets {
+		methods[name] = method
+	}
+	return g, s.ask(ctx, g, methods)
+}
+
+// Ask asks the frontend about those targets of a generation that say themselves
+// what they are to be asked. It changes nothing of one that has failed.
+func (s *Session) Ask(ctx context.Context, g *Generation) []planner.Answer {
+	methods := map[string]planner.Method{}
+	for name, t := range g.Project.Targets {
+		if t.Call != "" {
+			methods[name] = planner.Method(t.Call)
+		}
+	}
+	if !g.OK() || len(methods) == 0 {
+		return nil
+	}
+	return s.ask(ctx, g, methods)
+}
+
+func (s *Session) ask(ctx context.Context, g *Generation, methods map[string]planner.Method) []planner.Answer {
+	answers, plan, diags := planner.Call(ctx, g.Project, methods, s.plannerOptions(g))
+	if g.Plan != nil { // what was built is still what it was
+		maps.Copy(plan.Sources, g.Plan.Sources)
+		whole := *g.Plan
+		whole.Sources = plan.Sources
+		plan = &whole
+	}
 	s.planned(g, plan, diags)
-	return g, answers
+	return answers
 }
 
 // hasher digests files, by an index that lives with the engine.

@@ -129,6 +129,10 @@ func compare(t *testing.T, l line, want, got outcome) {
 		return
 	}
 	if l.list {
+		// A list of nothing is null for bake, sometimes; it is a list here.
+		if string(want.stdout) == "null\n" {
+			want.stdout = []byte("[]\n")
+		}
 		if diff := cmp.Diff(string(want.stdout), string(got.stdout)); diff != "" {
 			t.Errorf("%s\n-bake +zbuild\n%s", l.text, diff)
 		}

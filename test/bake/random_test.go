@@ -75,8 +75,26 @@ func (p *project) compare(t *testing.T) (ok bool, err error) {
 		}
 		defer os.Unsetenv(name)
 	}
-	want, bakeErr := p.bake()
 	got, diags := p.zbuild(t)
+	// What bake makes of overrides of one target's outputs is a matter of chance: it
+	// goes through a map of them. It has to come to what zbuild does at some time.
+	for range 30 {
+		if ok, err = p.agrees(t, got, diags); err == nil || !slices.ContainsFunc(p.overrides, aboutOutputs) {
+			break
+		}
+	}
+	return ok, err
+}
+
+func aboutOutputs(override string) bool {
+	_, rest, _ := strings.Cut(override, ".")
+	return strings.HasPrefix(rest, "output") || strings.HasPrefix(rest, "push") || strings.HasPrefix(rest, "load")
+}
+
+// agrees evaluates the project with bake, and compares.
+func (p *project) agrees(t *testing.T, got []byte, diags hcl.Diagnostics) (ok bool, err error) {
+	t.Helper()
+	want, bakeErr := p.bake()
 	switch {
 	case bakeErr != nil && !diags.HasErrors():
 		return false, fmt.Errorf("only bake refuses it: %w", bakeErr)
