@@ -110,6 +110,9 @@ func (l *loader) composeEnvironment() (composetypes.Mapping, error) {
 // checkCompose reads one file as Compose, leaving out what only all of them
 // together have to be.
 func (l *loader) checkCompose(ctx context.Context, s *source) error {
+	if err := tooMuchCompose(s); err != nil {
+		return err
+	}
 	env, err := l.composeEnvironment()
 	if err != nil {
 		return err
@@ -118,6 +121,46 @@ func (l *loader) checkCompose(ctx context.Context, s *source) error {
 		o.SkipConsistencyCheck = true
 	})
 	return err
+}
+
+// What compose-go does grows with the square of the number of entries of a
+// mapping or list, and it cannot be interrupted. maxComposeWork is the largest
+// sum of such squares that is tried, about a second's worth.
+const (
+	maxComposeServices = 2_000
+	maxComposeWork     = 3_000 * 3_000
+)
+
+// tooMuchCompose is the error of a file that would take too long to read.
+func tooMuchCompose(s *source) error {
+	root := s.yaml()
+	if services := findNode(root, []string{"services"}); services != nil && len(services.Content)/2 > maxComposeServices {
+		return fmt.Errorf("the file has %d services, and up to %d are read", len(services.Content)/2, maxComposeServices)
+	}
+	if composeWork(root) > maxComposeWork {
+		return errors.New("the file has too many entries in one place; more than some thousand cannot be read in reasonable time")
+	}
+	return nil
+}
+
+// composeWork is the sum of the squares of the sizes of mappings and lists.
+// Aliases count where they stand: yaml limits what they come to.
+func composeWork(node *yaml.Node) int {
+	if node == nil {
+		return 0
+	}
+	work := 0
+	if node.Kind == yaml.MappingNode || node.Kind == yaml.SequenceNode {
+		n := len(node.Content)
+		if node.Kind == yaml.MappingNode {
+			n /= 2
+		}
+		work = n * n
+	}
+	for _, child := range node.Content {
+		work += composeWork(child)
+	}
+	return work
 }
 
 // loadCompose makes targets of all Compose files.

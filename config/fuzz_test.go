@@ -57,32 +57,72 @@ func FuzzLoad(f *testing.F) {
 		if override != "" {
 			request.Overrides = []string{override}
 		}
-		var first string
-		for i := range 2 {
-			p, diags := config.Load(context.Background(), request)
-			out := &bytes.Buffer{}
-			for _, d := range diags {
-				if d.Subject != nil {
-					source, ok := p.Sources[d.Subject.Filename]
-					if !ok || d.Subject.Start.Byte > len(source) || d.Subject.Start.Byte > d.Subject.End.Byte {
-						t.Errorf("%s points nowhere: %v", d.Summary, d.Subject)
-					}
-				}
-				out.WriteString(d.Error() + "\n")
-			}
-			if !diags.HasErrors() {
-				if err := p.Print(out); err != nil {
-					t.Error(err)
-				}
-			}
-			switch {
-			case i == 0:
-				first = out.String()
-			case out.String() != first && !random(text):
-				t.Errorf("two runs differ:\n%s\n---\n%s", first, out)
+		loadTwice(t, request, text)
+	})
+}
+
+// FuzzCompose checks the same of Compose files.
+func FuzzCompose(f *testing.F) {
+	paths, err := filepath.Glob("../test/bake/testdata/*compose*.txtar")
+	if err != nil || len(paths) == 0 {
+		f.Fatal("no seeds")
+	}
+	for _, path := range paths {
+		archive, err := txtar.ParseFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, file := range archive.Files {
+			if ext := filepath.Ext(file.Name); ext == ".yaml" || ext == ".yml" {
+				f.Add(file.Data, "*.push=true")
 			}
 		}
+	}
+	f.Fuzz(func(t *testing.T, text []byte, override string) {
+		if len(text) > 1<<14 {
+			return
+		}
+		request := config.Request{
+			Dir: t.TempDir(), Files: []string{"compose.yaml"}, LocalPlatform: "linux/amd64", Targets: []string{"*"},
+			Environ:  []string{"A=1"},
+			ReadFile: func(string) ([]byte, error) { return text, nil },
+		}
+		if override != "" {
+			request.Overrides = []string{override}
+		}
+		loadTwice(t, request, text)
 	})
+}
+
+// loadTwice loads and prints the text, twice: the second time has to come to the
+// same.
+func loadTwice(t *testing.T, request config.Request, text []byte) {
+	t.Helper()
+	var first string
+	for i := range 2 {
+		p, diags := config.Load(context.Background(), request)
+		out := &bytes.Buffer{}
+		for _, d := range diags {
+			if d.Subject != nil {
+				source, ok := p.Sources[d.Subject.Filename]
+				if !ok || d.Subject.Start.Byte > len(source) || d.Subject.Start.Byte > d.Subject.End.Byte {
+					t.Errorf("%s points nowhere: %v", d.Summary, d.Subject)
+				}
+			}
+			out.WriteString(d.Error() + "\n")
+		}
+		if !diags.HasErrors() {
+			if err := p.Print(out); err != nil {
+				t.Error(err)
+			}
+		}
+		switch {
+		case i == 0:
+			first = out.String()
+		case out.String() != first && !random(text):
+			t.Errorf("two runs differ:\n%s\n---\n%s", first, out)
+		}
+	}
 }
 
 // random reports whether the text may ask for a value that is never the same.
