@@ -53,6 +53,13 @@ func (e *Engine) candidates(req planner.ImageRequest) ([]candidate, error) {
 		add(req.DefaultRegistry, false)
 	}
 	add("localhost", true)
+	alias, err := e.alias(named)
+	if err != nil {
+		return nil, fmt.Errorf("reading registries.conf: %w", err)
+	}
+	if alias != nil {
+		return append(out, candidate{name: alias}), nil
+	}
 	search, err := sysregistriesv2.UnqualifiedSearchRegistries(e.system)
 	if err != nil {
 		return nil, fmt.Errorf("reading registries.conf: %w", err)
@@ -63,6 +70,27 @@ func (e *Engine) candidates(req planner.ImageRequest) ([]candidate, error) {
 		}
 	}
 	return append(out, candidate{name: named}), nil
+}
+
+// alias is what registries.conf has a short name stand for; nil if nothing.
+func (e *Engine) alias(short reference.Named) (reference.Named, error) {
+	alias, _, err := sysregistriesv2.ResolveShortNameAlias(e.system, reference.FamiliarName(short))
+	if err != nil || alias == nil {
+		return nil, err
+	}
+	out, err := reference.ParseNormalizedNamed(alias.Name())
+	if err != nil {
+		return nil, err
+	}
+	if t, ok := short.(reference.Tagged); ok {
+		if out, err = reference.WithTag(out, t.Tag()); err != nil {
+			return nil, err
+		}
+	}
+	if d, ok := short.(reference.Digested); ok {
+		return reference.WithDigest(out, d.Digest())
+	}
+	return out, nil
 }
 
 // Resolve finds a base image and pins it. Nothing of it is fetched but its
