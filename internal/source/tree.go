@@ -185,8 +185,8 @@ func (t Tree) Require(p string) error {
 }
 
 // hidden names the pattern that leaves a path out, or "" if it stays. A
-// directory that is left out stays as long as a pattern may bring back
-// something in it.
+// directory that is left out stays as long as a pattern brings back something in
+// it.
 func (t Tree) hidden(p string, matcher *patternmatcher.PatternMatcher) (string, error) {
 	rel := strings.TrimPrefix(p, "/")
 	if matcher == nil || rel == "" {
@@ -197,11 +197,9 @@ func (t Tree) hidden(p string, matcher *patternmatcher.PatternMatcher) (string, 
 		return "", err
 	}
 	if matcher.Exclusions() {
-		rest := t.Below(p)
-		for _, r := range rest {
-			if strings.HasPrefix(r, "!") {
-				return "", nil
-			}
+		back, err := t.bringsBack(p, matcher)
+		if back || err != nil {
+			return "", err
 		}
 	}
 	for _, pattern := range t.Exclude {
@@ -214,6 +212,77 @@ func (t Tree) hidden(p string, matcher *patternmatcher.PatternMatcher) (string, 
 		}
 	}
 	return "*", nil
+}
+
+// mayBringBack reports whether a pattern may bring back something in a directory
+// that is left out.
+func (t Tree) mayBringBack(dir string) bool {
+	return slices.ContainsFunc(t.Below(dir), func(p string) bool { return strings.HasPrefix(p, "!") })
+}
+
+// bringsBack reports whether something in a directory that is left out is brought
+// back by a pattern.
+func (t Tree) bringsBack(dir string, matcher *patternmatcher.PatternMatcher) (bool, error) {
+	if !t.mayBringBack(dir) {
+		return false, nil
+	}
+	real, err := t.real(dir, false)
+	if err != nil {
+		return false, err
+	}
+	entries, err := os.ReadDir(real)
+	if err != nil {
+		return false, nil //nolint:nilerr // a file, or nothing: there is nothing in it
+	}
+	for _, e := range entries {
+		p := path.Join(dir, e.Name())
+		ignored, err := matcher.MatchesOrParentMatches(filepath.FromSlash(strings.TrimPrefix(p, "/")))
+		if err != nil || !ignored {
+			return !ignored, err
+		}
+		if back, err := t.bringsBack(p, matcher); back || err != nil {
+			return back, err
+		}
+	}
+	return false, nil
+}
+
+// Implied lists the directories that are left out and there all the same, for
+// something in them: those at and below a path, by their paths from there. The
+// path's own is ".".
+func (t Tree) Implied(dir string) ([]string, error) {
+	matcher, err := newMatcher(t.Exclude)
+	if err != nil || matcher == nil || !matcher.Exclusions() {
+		return nil, err
+	}
+	root, err := t.real(dir, true)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	err = filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(root, p)
+		if err != nil {
+			return err
+		}
+		at := path.Join(clean(dir), filepath.ToSlash(rel))
+		if at == "/" {
+			return nil
+		}
+		ignored, err := matcher.MatchesOrParentMatches(filepath.FromSlash(at[1:]))
+		switch {
+		case err != nil || !ignored:
+			return err
+		case !t.mayBringBack(at):
+			return filepath.SkipDir
+		}
+		out = append(out, filepath.ToSlash(rel))
+		return nil
+	})
+	return out, err
 }
 
 // real is the path on the host, with links resolved inside the tree.

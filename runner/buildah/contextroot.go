@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	fscopy "github.com/tonistiigi/fsutil/copy"
 
+	"github.com/zbuild/zbuild/internal/source"
 	"github.com/zbuild/zbuild/runner"
 )
 
@@ -43,6 +45,54 @@ func afterContextRoot(dir, root, dest string, a *pb.FileActionCopy) error {
 	}
 	now := time.Now()
 	return fscopy.Utimes(target, &now)
+}
+
+// copyTarget is where a directory is copied to, on the host; empty for what is none.
+// It has to be asked before the copy is made.
+func copyTarget(dir, p, root, dest string, a *pb.FileActionCopy) (string, error) {
+	from, err := rootfs.RootPath(dir, p)
+	if err != nil {
+		return "", err
+	}
+	if info, err := os.Lstat(from); err != nil || !info.IsDir() {
+		return "", nil //nolint:nilerr // the copy says so
+	}
+	to, err := rootfs.RootPath(root, dest)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(to); err == nil && !a.DirCopyContents {
+		to = filepath.Join(to, path.Base(p))
+	}
+	return to, nil
+}
+
+// timesOfImplied gives directories that are ignored, but for something in them, the
+// times that they have in the context: for BuildKit they are a part of it like others.
+// Copying makes them for what is in them, and that changes their times.
+func timesOfImplied(tree source.Tree, p, target string, dirs []string, a *pb.FileActionCopy) error {
+	if len(dirs) == 0 || target == "" || a.Timestamp != -1 || len(a.IncludePatterns)+len(a.ExcludePatterns) > 0 {
+		return nil
+	}
+	from, err := rootfs.RootPath(tree.Dir, p)
+	if err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		info, err := os.Lstat(filepath.Join(from, d))
+		if err != nil {
+			return err
+		}
+		made := filepath.Join(target, d)
+		if there, err := os.Lstat(made); err != nil || !there.IsDir() {
+			continue // nothing in it was copied
+		}
+		at := info.ModTime()
+		if err := fscopy.Utimes(made, &at); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // likeSource gives a copy of a context's directory the mode of the original: the

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 
@@ -109,6 +110,10 @@ func (x *execJob) run(ctx context.Context, root string) error {
 	if err := x.setNames(net); err != nil {
 		return err
 	}
+	// What the Dockerfile mounts somewhere is there instead of what is there always.
+	x.spec.Mounts = slices.DeleteFunc(x.spec.Mounts, func(always specs.Mount) bool {
+		return slices.ContainsFunc(x.mounts, func(m specs.Mount) bool { return m.Destination == always.Destination })
+	})
 	x.spec.Mounts = append(x.spec.Mounts, x.mounts...)
 	var stubs []executor.Mount
 	for _, m := range x.mounts {
@@ -281,7 +286,7 @@ func (x *execJob) selected(root, selector string) (string, error) {
 }
 
 func tmpfs(m *pb.Mount) specs.Mount {
-	opts := []string{"nosuid", "nodev", "mode=1777"}
+	opts := []string{"nosuid", "mode=1777"}
 	if m.TmpfsOpt != nil && m.TmpfsOpt.Size > 0 {
 		opts = append(opts, fmt.Sprintf("size=%d", m.TmpfsOpt.Size))
 	}

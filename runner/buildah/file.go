@@ -264,12 +264,21 @@ func (f *fileJob) copy(layer *stepLayer, a *pb.FileActionCopy, from int) (err er
 				continue
 			}
 		}
-		var err error
-		if local && len(matches) == 1 {
+		var implied []string
+		if local {
+			if implied, err = tree.Implied(m); err != nil {
+				return err
+			}
+		}
+		target, err := copyTarget(tree.Dir, m, root, dest, a)
+		if err == nil && local && len(matches) == 1 && len(implied) == 0 {
 			f.fill, err = f.fillable(layer, a, tree, m, owner)
 		}
 		if f.fill == nil && err == nil {
 			err = fscopy.Copy(f.ctx, tree.Dir, m, root, dest, copyOptions(a, tree.Below(m), owner))
+		}
+		if err == nil {
+			err = timesOfImplied(tree, m, target, implied, a)
 		}
 		if err == nil && local && isRootDir(m) {
 			err = afterContextRoot(tree.Dir, root, dest, a)

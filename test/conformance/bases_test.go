@@ -19,7 +19,9 @@ import (
 //	triggers     busybox with ONBUILD
 //	layered      busybox with two layers of files that hide one another
 //	files        a few files and no system
-func pushBases(ctx context.Context, reg *registry.Registry) error {
+//
+// aliases are more names for busybox.
+func pushBases(ctx context.Context, reg *registry.Registry, aliases []string) error {
 	busybox, err := registry.Busybox(ctx)
 	if err != nil {
 		return err
@@ -33,6 +35,9 @@ func pushBases(ctx context.Context, reg *registry.Registry) error {
 		return err
 	}
 	images := map[string]v1.Image{"library/busybox:latest": busybox, "library/busybox:1.36": busybox}
+	for _, name := range aliases {
+		images["library/"+name] = busybox
+	}
 	for name, config := range configurations(file.Config) {
 		if images["library/"+name+":latest"], err = registry.Image(config, layers...); err != nil {
 			return err

@@ -16,9 +16,11 @@ import (
 	"golang.org/x/tools/txtar"
 )
 
-// testCase is a file of testdata.
+// testCase is a file of testdata, or a directory of somebody else's. Whether that
+// can be built is not known: it is built by both, or by neither.
 type testCase struct {
 	name    string
+	dir     string         // of a case that is a directory
 	fails   *regexp.Regexp // nil if it can be built
 	targets []string
 	env     []string
@@ -26,6 +28,31 @@ type testCase struct {
 }
 
 const onlyTarget = "target \"default\" {}\n"
+
+// readCases reads the archives of a directory, and its directories.
+func readCases(dir string) ([]*testCase, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var out []*testCase
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		switch {
+		case e.IsDir():
+			out = append(out, &testCase{name: e.Name(), dir: path, targets: []string{"default"}, archive: &txtar.Archive{}})
+		case filepath.Ext(path) == ".txtar":
+			c, err := readCase(path)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, c)
+		}
+	}
+	return out, nil
+}
+
+func (c *testCase) comment() string { return string(c.archive.Comment) }
 
 func readCase(file string) (*testCase, error) {
 	archive, err := txtar.ParseFile(file)
@@ -56,6 +83,13 @@ func readCase(file string) (*testCase, error) {
 // unpack writes the case's files into a directory.
 func (c *testCase) unpack(ctx context.Context, dir, registry string) error {
 	hasTargets, hasSetup := false, false
+	if c.dir != "" {
+		if out, err := exec.CommandContext(ctx, "cp", "-a", c.dir+"/.", dir).CombinedOutput(); err != nil {
+			return fmt.Errorf("cp: %w\n%s", err, out)
+		}
+		_, err := os.Stat(filepath.Join(dir, "zbuild.hcl"))
+		hasTargets = err == nil
+	}
 	for _, f := range c.archive.Files {
 		if strings.HasPrefix(f.Name, "again/") {
 			continue

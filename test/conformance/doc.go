@@ -18,6 +18,10 @@
 //	again/       files that are put over the context for a second build, whose
 //	             outcome is compared too; an empty file removes
 //
+// A directory with a Dockerfile can be a case as well, which both build or neither
+// does: go test ./conformance -cases DIR compares those of DIR, -busybox-as gives
+// busybox the names of base images that they want.
+//
 // The same files of the same directory are given to both, and their times are
 // old, distinct and whole seconds: whatever else has such a time in an image got it
 // from there. In an image REGISTRY stands for the registry's address, in every

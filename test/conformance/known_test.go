@@ -10,8 +10,4 @@ var knownDifferences = map[string]struct {
 }{
 	"add-tar-xattrs": {`xattrs: zbuild map\["user\.color":"red"\], buildkit map\[\]$`, attributesAreKept},
 	"copy-xattrs":    {`xattrs: zbuild map\["user\.color":"blue"\], buildkit map\[\]$`, attributesAreKept},
-	"dockerignore-all-but": {
-		`^/src/vendor: mtime`,
-		"a directory that is ignored, but for something in it, is made for that: zbuild's is new, buildkit's has the time of the context's",
-	},
 }
