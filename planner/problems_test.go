@@ -220,6 +220,7 @@ func FuzzDockerfile(f *testing.F) {
 	for _, s := range []string{
 		"FROM alpine:3\nRUN true\n", "FROM scratch\nCOPY <<EOF /a\n$x\nEOF\n", "ARG A=b\nFROM ${A:-alpine:3} AS x\nFROM x\nCOPY --from=0 / /\n",
 		"FROM alpine:3 as build\nADD --checksum=sha256:x http://x/y /\n", "# syntax=docker/dockerfile:1\n# escape=`\nFROM alpine:3\nRUN a `\n b\n",
+		"FROM alpine:3\n# check=skip=all\nARG a\nRUN true\n",
 		"FROM --platform=$BUILDPLATFORM alpine:3\nRUN --mount=type=cache,target=/x --mount=type=secret,id=a,env=B true\nONBUILD RUN x\nWORKDIR $x/..\n",
 	} {
 		f.Add(s)

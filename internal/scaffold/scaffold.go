@@ -17,6 +17,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
@@ -98,7 +99,8 @@ func stages(file string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, _, err := instructions.Parse(tree.AST, nil)
+	// Without a linter, "# check=" before an instruction is a nil dereference.
+	all, _, err := instructions.Parse(tree.AST, linter.New(&linter.Config{}))
 	if err != nil {
 		return nil, err
 	}
