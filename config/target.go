@@ -132,11 +132,7 @@ func (r *resolver) notYetAvailable(t *wireTarget) {
 
 // harmless reports whether nothing is lost by leaving the attribute out.
 func (r *resolver) harmless(a *attribute, t *wireTarget) bool {
-	switch a.name {
-	case "policy":
-		return len(t.Policy) == 0
-	}
-	return false
+	return a.name == "policy" && len(t.Policy) == 0
 }
 
 // contexts resolves the contexts and the Dockerfile's place.
