@@ -443,6 +443,12 @@ func TestEpoch(t *testing.T) {
 	if r.Epoch == nil || r.Epoch.Unix() != 1700000000 {
 		t.Errorf("epoch %v", r.Epoch)
 	}
+	// A directory has no time of its own, as a commit or an archive has.
+	w = newWorld(t, "-- Dockerfile --\nFROM alpine:3\nWORKDIR /x\n")
+	w.target("app", args("SOURCE_DATE_EPOCH", "context"))
+	if r := w.plan().Target("app").Results[0]; r.Epoch != nil {
+		t.Errorf("epoch %v of a directory", r.Epoch)
+	}
 }
 
 func TestOnbuild(t *testing.T) {

@@ -218,6 +218,8 @@ func (r *run) sourceMetadata(src *pb.SourceOp, opt sourceresolver.Opt) (*sourcer
 			}
 		}
 		return &sourceresolver.MetaResponse{Op: src, Git: out}, nil
+	case strings.HasPrefix(src.Identifier, localScheme):
+		return &sourceresolver.MetaResponse{Op: src}, nil // there is nothing to tell of a directory
 	}
 	return nil, &unsupportedError{feature: "Looking up the metadata of a " + src.Identifier}
 }
