@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/zbuild/zbuild/config"
 )
+
+var update = flag.Bool("update", false, "rewrite what tests compare with")
 
 // TestReference keeps docs/reference.md and docs/zbuild.schema.json what the
 // tables and the command line say; -update writes them.

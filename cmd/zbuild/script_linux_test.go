@@ -1,15 +1,12 @@
 package main
 
 import (
-	"flag"
 	"fmt"
 	"os"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
-
-var update = flag.Bool("update", false, "rewrite what scripts compare with")
 
 // TestMain lets the test binary be the programs that scripts run, and whatever
 // the engine starts itself again for.

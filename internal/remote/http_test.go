@@ -215,6 +215,8 @@ func TestFileProblems(t *testing.T) {
 			if err != nil {
 				return
 			}
+			// What comes before the request is an error of another kind.
+			_, _ = c.Read(make([]byte, 1<<10))
 			_, _ = io.WriteString(c, "\x00\x01 this is no HTTP\r\n\r\n")
 			_ = c.Close()
 		}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -235,20 +236,19 @@ func configuration(t *testing.T) {
 func secondEdit(t *testing.T, how config.OnBusy) {
 	w := complain(t, "", map[string]string{"a.Dockerfile": "FROM scratch\nCOPY f /\n", "f": "0"}, "a")
 	// The edit comes when it is known what is built, and nothing of it is done yet.
-	edits := 0
+	var edits atomic.Int32
 	w.opt.OnBusy = how
 	w.opt.Observe = func(n session.Notice) {
 		w.observe(n)
-		if s, ok := n.(session.Started); ok && !s.First && edits < 3 {
-			edits++
-			w.save("src/f", fmt.Sprintf("edit %d", edits))
+		if s, ok := n.(session.Started); ok && !s.First && edits.Load() < 3 {
+			w.save("src/f", fmt.Sprintf("edit %d", edits.Add(1)))
 			time.Sleep(2 * w.opt.Quiet)
 		}
 	}
 	w.start()
 	w.forget()
 	w.save("src/f", "the first")
-	w.until("three edits", func() bool { return edits == 3 })
+	w.until("three edits", func() bool { return edits.Load() == 3 })
 	w.quiet()
 	w.has("a", "/f", "edit 3")
 	if all := w.finished(); how == config.OnBusyQueue && len(all) != 4 {
