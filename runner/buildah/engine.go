@@ -104,6 +104,7 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 		e.log.Debug("isolation", "kind", iso.kind, "runtime", iso.runtime, "not", iso.why)
 		return e.proc.usesRuntime(iso.runtime)
 	}}
+	e.spreadLayers()
 	e.sweep(ctx)
 	if e.proc, err = newProcess(e.processDir()); err != nil {
 		return nil, &UnusableError{What: "cannot write to the store's run directory", Err: err}

@@ -39,6 +39,7 @@ type section struct {
 // runs of the same minute.
 type bench struct {
 	dir      string // for projects
+	old      *aside
 	registry string
 	// fillProgram is what workloads make many files with.
 	fillProgram string
@@ -54,12 +55,12 @@ var errBudget = errors.New("took longer than a build may take here")
 
 // measure times a workload. before, if there is one, brings a tool's fresh store
 // to the state that "cold" is to mean.
-func (b *bench) measure(ctx context.Context, w *workload, left map[string]string, before func(context.Context, tool) error) (*section, error) {
+func (b *bench) measure(ctx context.Context, w *workload, left map[string]string, before func(context.Context, tool) error) (_ *section, err error) {
 	dir := filepath.Join(b.dir, w.name)
 	if err := w.write(dir, b.registry); err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, b.old.put(dir)) }()
 	s := &section{Name: w.name, Title: w.title, Seconds: samples{}, Left: left}
 	for round := range b.rounds {
 		if w.programs != "" {
@@ -110,12 +111,12 @@ func (s *section) rounds() int {
 }
 
 // alone times the programs of a workload without any builder.
-func (b *bench) alone(ctx context.Context, w *workload) (float64, error) {
+func (b *bench) alone(ctx context.Context, w *workload) (seconds float64, err error) {
 	dir, err := os.MkdirTemp(b.dir, "alone-")
 	if err != nil {
 		return 0, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, b.old.put(dir)) }()
 	unix.Sync()
 	start := time.Now()
 	err = command{dir: dir, argv: []string{"busybox", "sh", "-c", w.programs, "sh", dir, b.fillProgram}}.run(ctx)

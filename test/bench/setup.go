@@ -52,8 +52,11 @@ func (o *options) setUp(ctx context.Context) (_ *bench, tearDown func() error, e
 	}
 	undo = append(undo, daemon.Stop)
 
-	newStore := func(name string) *store { return &store{dir: filepath.Join(work, name), registry: reg.Addr()} }
-	peer := &buildkit{daemon: daemon, program: filepath.Join(bin, "buildctl"), dir: work, registry: reg.Addr()}
+	old := &aside{dir: filepath.Join(work, "aside")}
+	newStore := func(name string) *store {
+		return &store{dir: filepath.Join(work, name), registry: reg.Addr(), old: old}
+	}
+	peer := &buildkit{daemon: daemon, dir: work, registry: reg.Addr(), old: old}
 	stores := map[string]*store{}
 	for _, name := range []string{"zbuild", "loaded", "buildah"} {
 		stores[name] = newStore(name)
@@ -64,7 +67,7 @@ func (o *options) setUp(ctx context.Context) (_ *bench, tearDown func() error, e
 		return nil, nil, err
 	}
 	return &bench{
-		dir: work, registry: reg.Addr(), rounds: o.rounds, budget: o.budget,
+		dir: work, old: old, registry: reg.Addr(), rounds: o.rounds, budget: o.budget,
 		fillProgram: filepath.Join(bin, "fill"),
 		tools: []tool{
 			&zbuild{program: filepath.Join(bin, "zbuild"), store: stores["zbuild"]},

@@ -60,6 +60,7 @@ func finish(ctx context.Context, cmd *exec.Cmd) error {
 type store struct {
 	dir      string
 	registry string // where the base image comes from, host:port
+	old      *aside
 }
 
 // env makes everything that is built on containers-storage use it.
@@ -73,7 +74,10 @@ func (s *store) env() []string {
 func (s *store) baseImage() string { return s.registry + "/busybox" }
 
 func (s *store) reset(ctx context.Context) error {
-	if err := s.remove(); err != nil {
+	if err := s.unmount(); err != nil {
+		return err
+	}
+	if err := s.old.put(s.dir); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
@@ -117,8 +121,16 @@ func ulimits() (string, error) {
 	return strings.Join(list, ", "), nil
 }
 
-// remove removes the store, and the mounts that a tool has left which was stopped.
+// remove removes the store.
 func (s *store) remove() error {
+	if err := s.unmount(); err != nil {
+		return err
+	}
+	return os.RemoveAll(s.dir)
+}
+
+// unmount undoes the mounts that a tool has left which was stopped.
+func (s *store) unmount() error {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return err
@@ -130,7 +142,7 @@ func (s *store) remove() error {
 			}
 		}
 	}
-	return os.RemoveAll(s.dir)
+	return nil
 }
 
 // zbuild is this project's program.
@@ -174,9 +186,9 @@ func (b *buildah) build(ctx context.Context, dir string, w *workload) error {
 // runs but the cold ones.
 type buildkit struct {
 	daemon   *buildkitd.Daemon
-	program  string // buildctl
 	dir      string // for a project of its own
 	registry string
+	old      *aside
 }
 
 func (b *buildkit) name() string { return "BuildKit" }
@@ -184,10 +196,9 @@ func (b *buildkit) about() string {
 	return "`docker buildx bake` and a running buildkitd; the images stay in BuildKit's own store"
 }
 
-// reset prunes, and then has BuildKit unpack the base image again.
+// reset starts the daemon on nothing, and has BuildKit unpack the base image.
 func (b *buildkit) reset(ctx context.Context) error {
-	prune := command{argv: []string{b.program, "--addr", b.daemon.Address(), "prune", "--all"}}
-	if err := prune.run(ctx); err != nil {
+	if err := b.daemon.Restart(ctx, b.old.put); err != nil {
 		return err
 	}
 	base := &workload{

@@ -30,6 +30,10 @@ const (
 	startTimeout = time.Minute
 	// After an interrupt the daemon cancels its builds and closes its databases.
 	stopTimeout = 30 * time.Second
+
+	// Of files in its root.
+	configName = "buildkitd.toml"
+	stateName  = "state"
 )
 
 // Options say how a daemon runs.
@@ -64,16 +68,23 @@ func Start(ctx context.Context, opt Options) (*Daemon, error) {
 	if err := os.MkdirAll(opt.Root, 0o711); err != nil {
 		return nil, err
 	}
-	config := filepath.Join(opt.Root, "buildkitd.toml")
-	if err := os.WriteFile(config, []byte(configuration(opt.Mirror)), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(opt.Root, configName), []byte(configuration(opt.Mirror)), 0o600); err != nil {
 		return nil, err
 	}
-	d := &Daemon{opt: opt, exited: make(chan struct{})}
-	d.cmd = exec.Command(filepath.Join(opt.Bin, "buildkitd"),
-		"--config", config,
-		"--root", filepath.Join(opt.Root, "state"),
+	d := &Daemon{opt: opt}
+	if err := d.start(ctx); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Daemon) start(ctx context.Context) error {
+	d.exited = make(chan struct{})
+	d.cmd = exec.Command(filepath.Join(d.opt.Bin, "buildkitd"),
+		"--config", filepath.Join(d.opt.Root, configName),
+		"--root", filepath.Join(d.opt.Root, stateName),
 		"--addr", d.Address(),
-		"--otel-socket-path", filepath.Join(opt.Root, "otel.sock"),
+		"--otel-socket-path", filepath.Join(d.opt.Root, "otel.sock"),
 		"--allow-insecure-entitlement", "network.host",
 		"--allow-insecure-entitlement", "security.insecure",
 		"--allow-insecure-entitlement", "device",
@@ -88,14 +99,14 @@ func Start(ctx context.Context, opt Options) (*Daemon, error) {
 	started := make(chan error, 1)
 	go d.run(started)
 	if err := <-started; err != nil {
-		return nil, fmt.Errorf("buildkitd: %w (`make -C test tools` builds it)", err)
+		return fmt.Errorf("buildkitd: %w (`make -C test tools` builds it)", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if err := d.ready(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("buildkitd does not answer: %w\n%s", err, d.Log()), d.Stop())
+		return errors.Join(fmt.Errorf("buildkitd does not answer: %w\n%s", err, d.Log()), d.Stop())
 	}
-	return d, nil
+	return nil
 }
 
 // run holds on to the daemon. The signal that ends it with its parent is sent when
@@ -186,6 +197,18 @@ func withoutBuildx(env []string) []string {
 		}
 	}
 	return out
+}
+
+// Restart stops the daemon, has put take away the directory of all that it knows,
+// and starts it anew at the same address.
+func (d *Daemon) Restart(ctx context.Context, put func(dir string) error) error {
+	if err := d.Stop(); err != nil {
+		return err
+	}
+	if err := put(filepath.Join(d.opt.Root, stateName)); err != nil {
+		return err
+	}
+	return d.start(ctx)
 }
 
 // Stop ends the daemon and returns when it, and whatever it has started, is gone.
