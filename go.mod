@@ -54,6 +54,7 @@ require (
 	github.com/aws/smithy-go v1.28.2
 	github.com/johannesboyne/gofakes3 v1.2.0
 	github.com/muesli/cancelreader v0.2.2
+	github.com/spdx/tools-golang v0.5.7
 )
 
 require (
@@ -63,6 +64,7 @@ require (
 )
 
 require (
+	github.com/anchore/go-struct-converter v0.1.0 // indirect
 	github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream v1.7.20 // indirect
 	github.com/aws/aws-sdk-go-v2/feature/ec2/imds v1.20.0 // indirect
 	github.com/aws/aws-sdk-go-v2/internal/configsources v1.5.3 // indirect

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"strconv"
 	"strings"
+
+	"github.com/distribution/reference"
 )
 
 // attests are the attestations that are asked for.
@@ -23,10 +25,7 @@ func (r *resolver) attests(t *wireTarget) []Attest {
 		case "provenance":
 			checkProvenance(a.Attrs, invalid)
 		case "sbom":
-			if !r.req.EvaluateOnly {
-				r.warnf(at, "An SBOM is not available yet", "Target %s gets no SBOM. The image is the same without it.", t.Name)
-			}
-			continue
+			checkSBOM(a.Attrs, invalid)
 		default:
 			invalid("there are provenance and sbom" + didYouMean(a.Type, []string{"provenance", "sbom"}))
 			continue
@@ -34,6 +33,15 @@ func (r *resolver) attests(t *wireTarget) []Attest {
 		out = append(out, Attest{Type: a.Type, Attrs: maps.Clone(a.Attrs)})
 	}
 	return out
+}
+
+// checkSBOM checks which image makes the SBOM. Other attributes are for that image.
+func checkSBOM(attrs map[string]string, invalid func(string)) {
+	if ref, ok := attrs["generator"]; ok {
+		if _, err := reference.ParseNormalizedNamed(ref); err != nil {
+			invalid("the generator is the name of an image")
+		}
+	}
 }
 
 // checkProvenance checks the attributes that BuildKit's provenance has.

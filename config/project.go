@@ -212,9 +212,10 @@ type Output struct {
 
 // Attest is an attestation that goes with an image.
 type Attest struct {
-	// Type is "provenance".
+	// Type is "provenance" or "sbom".
 	Type string
-	// Attrs are BuildKit's: mode, version, builder-id, reproducible, inline-only.
+	// Attrs are BuildKit's. Provenance has mode, version, builder-id, reproducible
+	// and inline-only; an SBOM has generator, and what else there is is for that.
 	Attrs map[string]string
 }
 

@@ -248,7 +248,7 @@ func (a *assembler) target(u *unit) *Target {
 	for _, r := range u.runs {
 		res := &Result{
 			Target: t, Platform: r.converted.platform, Root: a.edge(r.graph.root), Stage: a.stages.result[r],
-			Config: r.converted.config, Epoch: r.converted.epoch,
+			Config: r.converted.config, Epoch: r.converted.epoch, SBOM: a.edge(r.graph.sbom), SBOMStage: a.stages.sbom[r],
 		}
 		res.Layers, res.Base = layers(res.Root)
 		t.Results = append(t.Results, res)

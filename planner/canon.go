@@ -2,6 +2,7 @@ package planner
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	"github.com/moby/buildkit/client/llb"
@@ -34,11 +35,14 @@ type edge struct {
 // graph is what one conversion became.
 type graph struct {
 	root edge
+	sbom edge // without a vertex if nobody asks for one
 	// order has every vertex once, inputs first. Those of other targets that
 	// came in through a context are among them.
 	order []*vertex
 	// marks is what this conversion says about its own vertices.
 	marks map[*vertex]*mark
+	// scan are those that are not of the Dockerfile: the scanner and its image.
+	scan map[*vertex]bool
 }
 
 // mark is what a Dockerfile says about a vertex that does not change what the
@@ -64,6 +68,8 @@ type canonicalizer struct {
 	// frontend's digest; located are the operations whose own they are.
 	lines   map[string][]lineRange
 	located map[string]bool
+	// follow are the paths that a build context is read for, by the frontend's digest.
+	follow map[string][]string
 }
 
 // draft is a vertex on its way through the passes.
@@ -76,6 +82,7 @@ type draft struct {
 	file   *remote.File
 	tree   *remote.Tree
 	name   string // wins over the frontend's
+	scan   bool   // it makes an SBOM
 }
 
 // passes are applied to each operation in this order, after its inputs have been
@@ -88,6 +95,7 @@ func passes() []func(*canonicalizer, *draft) error {
 		(*canonicalizer).canonicalRemote, // downloads are digests, branches are commits
 		(*canonicalizer).materialize,     // nothing is built upon a directory of the host
 		(*canonicalizer).addCacheMounts,  // every RUN has the target's
+		(*canonicalizer).canonicalScan,   // a scanner leaves nothing but what it found
 		(*canonicalizer).dropConstraints, // what constrains nothing is left out
 		(*canonicalizer).mergeInputs,     // every input stands once
 	}
@@ -96,7 +104,7 @@ func passes() []func(*canonicalizer, *draft) error {
 func newCanonicalizer(r *run) *canonicalizer {
 	c := &canonicalizer{
 		r: r, known: make(map[digest.Digest]*vertex), raw: make(map[string]edge),
-		marks: make(map[*vertex]*mark),
+		marks: make(map[*vertex]*mark), lines: make(map[string][]lineRange), located: make(map[string]bool), follow: make(map[string][]string),
 	}
 	// What came in through a context was made canonical by its own target.
 	for _, dep := range r.u.after {
@@ -109,47 +117,81 @@ func newCanonicalizer(r *run) *canonicalizer {
 	return c
 }
 
-// run rewrites a definition. Its operations come inputs first.
-func (c *canonicalizer) run(def *pb.Definition) (*graph, error) {
+// run rewrites what the frontend made.
+func (c *canonicalizer) run(conv *conversion) (*graph, error) {
+	g := &graph{marks: c.marks}
+	var err error
+	if g.root, err = c.rewriteAll(conv.def, false); err != nil {
+		return nil, err
+	}
+	if v := g.root.v; v != nil && v.local != nil { // FROM a directory, and nothing else
+		if g.root, err = c.copyOf(g.root, nil); err != nil {
+			return nil, err
+		}
+	}
+	g.order = postOrder(nil, g.root.v)
+	if conv.sbom == nil {
+		return g, nil
+	}
+	if g.sbom, err = c.rewriteAll(conv.sbom, true); err != nil {
+		return nil, err
+	}
+	g.order = postOrder(g.order, g.sbom.v)
+	g.scan = map[*vertex]bool{g.sbom.v: true}
+	for _, in := range g.sbom.v.inputs {
+		// Its own image, and what was copied for it.
+		if m := c.marks[in.v]; m != nil && len(m.lines) == 0 && in.v != g.root.v {
+			g.scan[in.v] = true
+		}
+	}
+	return g, nil
+}
+
+// rewriteAll rewrites a definition and gives its result. Its operations come
+// inputs first; what was rewritten before is not touched again. The last operation
+// of a scan is the scanner.
+func (c *canonicalizer) rewriteAll(def *pb.Definition, scan bool) (edge, error) {
 	ops := make([]*pb.Op, len(def.Def))
 	ids := make([]string, len(def.Def))
 	for i, dt := range def.Def {
 		ops[i] = new(pb.Op)
 		if err := ops[i].UnmarshalVT(dt); err != nil {
-			return nil, fmt.Errorf("reading the frontend's result: %w", err)
+			return edge{}, fmt.Errorf("reading the frontend's result: %w", err)
 		}
 		ids[i] = string(digest.FromBytes(dt))
 	}
-	c.lines = c.locate(def, ops, ids)
+	c.locate(def, ops, ids)
 	if err := c.resolveRemotes(ops, ids); err != nil {
-		return nil, err
+		return edge{}, err
 	}
-	g := &graph{marks: c.marks}
 	for i, op := range ops {
 		if op.Op == nil { // the last one only says which output is the result
-			if len(op.Inputs) == 1 {
-				in, err := c.input(op.Inputs[0])
-				if err != nil {
-					return nil, err
-				}
-				g.root = in
+			if len(op.Inputs) != 1 {
+				break
 			}
+			e, err := c.input(op.Inputs[0])
+			if scan {
+				e.index = 0
+			}
+			return e, err
+		}
+		if _, ok := c.raw[ids[i]]; ok {
 			continue
 		}
-		v, err := c.rewrite(ids[i], op, def.Metadata[ids[i]])
+		if v := op.GetSource().GetAttrs()[pb.AttrFollowPaths]; v != "" {
+			var paths []string
+			if err := json.Unmarshal([]byte(v), &paths); err != nil {
+				return edge{}, fmt.Errorf("reading paths of a context: %w", err)
+			}
+			c.follow[ids[i]] = paths
+		}
+		v, err := c.rewrite(ids[i], op, def.Metadata[ids[i]], scan && i == len(ops)-2)
 		if err != nil {
-			return nil, err
+			return edge{}, err
 		}
 		c.raw[ids[i]] = edge{v: v}
 	}
-	if v := g.root.v; v != nil && v.local != nil { // FROM a directory, and nothing else
-		var err error
-		if g.root, err = c.copyOf(g.root, nil); err != nil {
-			return nil, err
-		}
-	}
-	g.order = postOrder(g.root.v)
-	return g, nil
+	return edge{}, nil
 }
 
 func (c *canonicalizer) input(in *pb.Input) (edge, error) {
@@ -163,11 +205,11 @@ func (c *canonicalizer) input(in *pb.Input) (edge, error) {
 // rewrite makes one operation canonical, if it is not already. There is no
 // mistaking one for the other: all of the frontend's own have constraints, and
 // none that is canonical has.
-func (c *canonicalizer) rewrite(id string, op *pb.Op, meta *pb.OpMetadata) (*vertex, error) {
+func (c *canonicalizer) rewrite(id string, op *pb.Op, meta *pb.OpMetadata, scan bool) (*vertex, error) {
 	if v, ok := c.known[digest.Digest(id)]; ok && c.marks[v] == nil {
 		return v, nil
 	}
-	d := &draft{op: op, lines: c.lines[id]}
+	d := &draft{op: op, lines: c.lines[id], scan: scan}
 	for _, in := range op.Inputs {
 		e, err := c.input(in)
 		if err != nil {
@@ -253,7 +295,7 @@ func (c *canonicalizer) tree(st llb.State, name string, lines []lineRange) (edge
 			continue
 		}
 		c.lines[id] = lines
-		v, err := c.rewrite(id, &op, &pb.OpMetadata{Description: map[string]string{"llb.customname": name}})
+		v, err := c.rewrite(id, &op, &pb.OpMetadata{Description: map[string]string{"llb.customname": name}}, false)
 		if err != nil {
 			return edge{}, err
 		}
@@ -262,18 +304,21 @@ func (c *canonicalizer) tree(st llb.State, name string, lines []lineRange) (edge
 	return edge{}, nil
 }
 
-// postOrder lists what a vertex is made of, itself last. It does not recurse: a
-// Dockerfile may be as long as it likes.
-func postOrder(root *vertex) []*vertex {
-	if root == nil {
-		return nil
-	}
+// postOrder adds to a list what a vertex is made of and the list has not, itself
+// last. It does not recurse: a Dockerfile may be as long as it likes.
+func postOrder(out []*vertex, root *vertex) []*vertex {
 	type frame struct {
 		v    *vertex
 		next int
 	}
-	var out []*vertex
-	seen := map[*vertex]bool{root: true}
+	seen := make(map[*vertex]bool)
+	for _, v := range out {
+		seen[v] = true
+	}
+	if root == nil || seen[root] {
+		return out
+	}
+	seen[root] = true
 	stack := []frame{{v: root}}
 	for len(stack) > 0 {
 		top := &stack[len(stack)-1]

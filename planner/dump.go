@@ -79,6 +79,9 @@ func (d *dumper) target(t *Target) {
 			d.printf(" on %s", r.Base.Ref)
 		}
 		d.printf("\n")
+		if r.SBOM.Step != nil {
+			d.printf("    sbom: %s\n", d.input(r.SBOM))
+		}
 		d.list("  layers", d.inputs(r.Layers))
 		d.printf("    config: %s\n", r.Config)
 		if r.Epoch != nil {

@@ -31,7 +31,8 @@ import (
 // conversion is what the frontend made of a Dockerfile for one platform.
 type conversion struct {
 	def      *pb.Definition
-	config   []byte // of the image, without root file system
+	sbom     *pb.Definition // nil if nobody asks for one
+	config   []byte         // of the image, without root file system
 	platform ocispecs.Platform
 	epoch    *time.Time
 }
@@ -52,7 +53,7 @@ func (r *run) convert(opts map[string]string) {
 		return
 	}
 	r.converted = c
-	g, err := newCanonicalizer(r).run(c.def)
+	g, err := newCanonicalizer(r).run(c)
 	if err != nil {
 		r.reportError(err)
 		return
@@ -122,7 +123,8 @@ func (r *run) frontend(opts map[string]string) (*conversion, error) {
 	if out.config, err = json.Marshal(img); err != nil {
 		return nil, err
 	}
-	return out, nil
+	out.sbom, err = r.scan(o.client, res)
+	return out, err
 }
 
 // instructions counts those of the Dockerfile; 0 if it cannot be parsed, which
@@ -155,6 +157,9 @@ func (r *run) gateway(opts map[string]string) (*gateway, error) {
 		fallthrough
 	default:
 		g.opts[mainContext] = u.cfg.Context.Value
+	}
+	if attrs, ok := u.sbomAttrs(); ok {
+		g.opts["attest:sbom"] = sbomOpt(attrs)
 	}
 	if !r.implicit {
 		g.opts["platform"] = platforms.FormatAll(r.platform)

@@ -35,6 +35,7 @@ func (p *Plan) Only(names []string) *Plan {
 			own.Target = &part
 			part.Results[i] = &own
 			collect(r.Root.Step, steps)
+			collect(r.SBOM.Step, steps)
 		}
 		out.Targets = append(out.Targets, &part)
 	}

@@ -218,7 +218,7 @@ func (c *canonicalizer) copyOf(in edge, lines []lineRange) (edge, error) {
 // has the --mount itself.
 func (c *canonicalizer) addCacheMounts(d *draft) error {
 	exec := d.op.GetExec()
-	if exec == nil || len(c.r.u.cfg.CacheMounts) == 0 {
+	if exec == nil || d.scan || len(c.r.u.cfg.CacheMounts) == 0 {
 		return nil
 	}
 	taken := make(map[string]bool)
@@ -385,9 +385,8 @@ func (c *canonicalizer) mergeInputs(d *draft) error {
 // locate says which lines of the Dockerfile each of the frontend's operations
 // stands for. What has no lines of its own, such as a heredoc, has those of the
 // operations that use it.
-func (c *canonicalizer) locate(def *pb.Definition, ops []*pb.Op, ids []string) map[string][]lineRange {
-	out := make(map[string][]lineRange)
-	c.located = make(map[string]bool)
+func (c *canonicalizer) locate(def *pb.Definition, ops []*pb.Op, ids []string) {
+	out := c.lines
 	for i := len(ops) - 1; i >= 0; i-- {
 		id := ids[i]
 		if def.Source != nil && def.Source.Locations[id] != nil {
@@ -407,7 +406,6 @@ func (c *canonicalizer) locate(def *pb.Definition, ops []*pb.Op, ids []string) m
 			}
 		}
 	}
-	return out
 }
 
 func (c *canonicalizer) ownLines(src *pb.Source, locations []*pb.Location) []lineRange {

@@ -183,4 +183,9 @@ type Result struct {
 	Layers []Input
 	// Epoch is set when SOURCE_DATE_EPOCH is.
 	Epoch *time.Time
+	// SBOM is the step that looks at the file tree and leaves a directory of in-toto
+	// statements about it. Its Step is nil if nobody asks for an SBOM.
+	SBOM Input
+	// SBOMStage is the stage of that step.
+	SBOMStage *Stage
 }

@@ -112,7 +112,10 @@ func (r *run) reportError(err error) {
 	var one *remoteError
 	var forbidden *forbiddenError
 	var layout *layoutError
+	var generator *generatorError
 	switch {
+	case errors.As(err, &generator):
+		r.reportGenerator(generator)
 	case errors.As(err, &layout):
 		u.errorf(u.contextRange(layout.context), "Cannot use the OCI layout", "%s", sentence(upperFirst(layout.Error())))
 	case errors.As(err, &forbidden):

@@ -17,6 +17,7 @@ type stages struct {
 	all    []*Stage
 	byKey  map[stageKey]*Stage
 	result map[*run]*Stage
+	sbom   map[*run]*Stage // what looks at the result
 	byRun  map[*run]*runStages
 }
 
@@ -37,7 +38,7 @@ type runStages struct {
 
 func newStages(a *assembler) *stages {
 	return &stages{
-		a: a, byKey: make(map[stageKey]*Stage), result: make(map[*run]*Stage), byRun: make(map[*run]*runStages),
+		a: a, byKey: make(map[stageKey]*Stage), result: make(map[*run]*Stage), sbom: make(map[*run]*Stage), byRun: make(map[*run]*runStages),
 	}
 }
 
@@ -63,6 +64,39 @@ func (s *stages) add(r *run) {
 		s.addStage(rs, i)
 	}
 	s.result[r] = rs.stage[target]
+	s.addScan(rs, reached)
+}
+
+// addScan adds the stage that makes a result's SBOM.
+func (s *stages) addScan(rs *runStages, reached []int) {
+	g := rs.r.graph
+	if g.sbom.v == nil {
+		return
+	}
+	scanner := s.a.steps[g.sbom.v]
+	key := stageKey{rs.shape.name, "sbom", platforms.FormatAll(rs.r.platform), scanner.ID}
+	st := s.byKey[key]
+	if st == nil {
+		st = &Stage{ID: key.id(), Name: key.name, Platform: rs.r.platform, Dockerfile: key.dockerfile}
+		for _, v := range g.order {
+			if g.scan[v] {
+				st.Steps = append(st.Steps, s.a.steps[v])
+			}
+			if v.image != nil && g.scan[v] {
+				st.Base = v.image.Ref
+			}
+		}
+		for _, i := range reached {
+			last, _ := s.a.byID[string(rs.last[i])]
+			read := slices.ContainsFunc(scanner.Inputs, func(in Input) bool { return in.Step == last })
+			if on := rs.stage[i]; on != nil && (on == s.result[rs.r] || read) && !slices.Contains(st.Needs, on) {
+				st.Needs = append(st.Needs, on)
+			}
+		}
+		s.byKey[key] = st
+		s.all = append(s.all, st)
+	}
+	s.sbom[rs.r] = st
 }
 
 // reach lists the stages that a stage needs, itself last.
@@ -87,7 +121,7 @@ func (o *outline) reach(target int) []int {
 func (s *stages) assign(rs *runStages, reached []int) {
 	for _, v := range rs.r.graph.order {
 		m := rs.r.graph.marks[v]
-		if m == nil {
+		if m == nil || rs.r.graph.scan[v] {
 			continue
 		}
 		step := s.a.steps[v]
@@ -198,6 +232,7 @@ func (s *stages) finish(units []*unit) {
 	for _, u := range units {
 		for _, r := range u.runs {
 			s.needed(s.result[r], u.cfg.Name, make(map[*Stage]bool))
+			s.needed(s.sbom[r], u.cfg.Name, make(map[*Stage]bool))
 		}
 	}
 	order := make(map[*Stage]int)

@@ -67,6 +67,9 @@ func (x *export) inputs() []planner.Input {
 	if root := x.result.Root; root.Step != nil && (tree || root.Step.Image == nil) && !slices.Contains(inputs, root) {
 		inputs = append(inputs, root)
 	}
+	if x.result.SBOM.Step != nil {
+		inputs = append(inputs, x.result.SBOM)
+	}
 	return inputs
 }
 

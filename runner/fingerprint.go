@@ -66,6 +66,7 @@ func Fingerprints(ctx context.Context, plan *planner.Plan, hasher *source.Hasher
 func fingerprint(t *planner.Target, keys map[*planner.Step]digest.Digest) (Fingerprint, error) {
 	type image struct {
 		Root, Base string
+		SBOM       string
 		Layers     []string
 		Config     []byte
 		Platform   any
@@ -74,7 +75,7 @@ func fingerprint(t *planner.Target, keys map[*planner.Step]digest.Digest) (Finge
 	at := func(in planner.Input) string { return fmt.Sprintf("%s#%d", keys[in.Step], in.Index) }
 	var images []image
 	for _, r := range t.Results {
-		i := image{Root: at(r.Root), Config: r.Config, Platform: r.Platform, Epoch: r.Epoch}
+		i := image{Root: at(r.Root), SBOM: at(r.SBOM), Config: r.Config, Platform: r.Platform, Epoch: r.Epoch}
 		if r.Base != nil {
 			i.Base = string(r.Base.Digest)
 		}

@@ -87,5 +87,6 @@ func closure(t *planner.Target, into map[*planner.Step]bool) {
 	}
 	for _, res := range t.Results {
 		visit(res.Root.Step)
+		visit(res.SBOM.Step)
 	}
 }

@@ -16,7 +16,9 @@ import (
 	"github.com/containerd/platforms"
 	slsa02 "github.com/in-toto/in-toto-golang/in_toto/slsa_provenance/v0.2"
 	slsa1 "github.com/in-toto/in-toto-golang/in_toto/slsa_provenance/v1"
+	"github.com/moby/buildkit/frontend/dockerfile/version"
 	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/solver/llbsolver/compat"
 	"github.com/moby/buildkit/solver/llbsolver/provenance"
 	provenancetypes "github.com/moby/buildkit/solver/llbsolver/provenance/types"
 	"github.com/moby/buildkit/solver/pb"
@@ -56,21 +58,43 @@ type subject struct {
 
 // attestFor makes the statements that a target asks for about one of its images;
 // nil if it asks for none.
-func (r *run) attestFor(d *delivery, o *outgoing) func(context.Context, int, ocispecs.Descriptor) ([]pack.Statement, error) {
-	if !slices.ContainsFunc(d.target.Config.Attest, func(a config.Attest) bool { return a.Type == attestProvenance }) {
+func (r *run) attestFor(d *delivery, o *outgoing, images []*pack.Image) func(context.Context, int, pack.Manifest) ([]pack.Statement, error) {
+	if !d.exports[0].attested() {
 		return nil
 	}
-	return func(ctx context.Context, i int, m ocispecs.Descriptor) ([]pack.Statement, error) {
-		var subjects []subject
+	return func(ctx context.Context, i int, m pack.Manifest) ([]pack.Statement, error) {
+		subjects := []subject{}
 		for _, name := range o.names {
-			url, err := purl.RefToPURL(packageurl.TypeDocker, name, m.Platform)
+			url, err := purl.RefToPURL(packageurl.TypeDocker, name, m.Descriptor.Platform)
 			if err != nil {
 				return nil, err
 			}
-			subjects = append(subjects, subject{Name: url, Digest: digestMap(m.Digest)})
+			subjects = append(subjects, subject{Name: url, Digest: digestMap(m.Descriptor.Digest)})
 		}
-		return r.statements(ctx, d.exports[i], subjects)
+		sboms, err := r.sboms(ctx, d.exports[i])
+		if err != nil {
+			return nil, err
+		}
+		for j := range sboms {
+			if !sboms[j].core() {
+				continue
+			}
+			var final ocispecs.Manifest // which has the layers' digests
+			if err := json.Unmarshal(m.Data, &final); err != nil {
+				return nil, err
+			}
+			if err := r.supplement(ctx, &sboms[j], final.Layers, images[i]); err != nil {
+				return nil, err
+			}
+		}
+		return r.statements(ctx, d.exports[i], sboms, subjects)
 	}
+}
+
+// attested reports whether something is to be stated about a result.
+func (x *export) attested() bool {
+	return x.result.SBOM.Step != nil ||
+		slices.ContainsFunc(x.target.Config.Attest, func(a config.Attest) bool { return a.Type == attestProvenance })
 }
 
 func digestMap(d digest.Digest) map[string]string {
@@ -78,8 +102,15 @@ func digestMap(d digest.Digest) map[string]string {
 }
 
 // statements are what is to be said of a result, about subjects.
-func (r *run) statements(ctx context.Context, x *export, subjects []subject) ([]pack.Statement, error) {
+func (r *run) statements(ctx context.Context, x *export, sboms []found, subjects []subject) ([]pack.Statement, error) {
 	var out []pack.Statement
+	for i := range sboms {
+		s, err := sboms[i].statement(subjects)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, s)
+	}
 	for _, a := range x.target.Config.Attest {
 		if a.Type != attestProvenance {
 			continue
@@ -88,16 +119,18 @@ func (r *run) statements(ctx context.Context, x *export, subjects []subject) ([]
 		if err != nil {
 			return nil, err
 		}
-		if subjects == nil {
-			subjects = []subject{}
-		}
-		data, err := json.Marshal(statement{Type: statementType, PredicateType: kind, Subject: subjects, Predicate: predicate})
+		s, err := newStatement(attestProvenance+".json", kind, subjects, predicate)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, pack.Statement{PredicateType: kind, Data: data})
+		out = append(out, s)
 	}
 	return out, nil
+}
+
+func newStatement(name, kind string, subjects []subject, predicate any) (pack.Statement, error) {
+	data, err := json.Marshal(statement{Type: statementType, PredicateType: kind, Subject: subjects, Predicate: predicate})
+	return pack.Statement{Name: name, PredicateType: kind, Data: data}, err
 }
 
 // describe tells the provenance of what a target yields, in the form that bake's
@@ -143,10 +176,16 @@ func (r *run) predicate(ctx context.Context, x *export, attrs map[string]string)
 	capture := &provenance.Capture{TargetPlatform: platforms.FormatAll(x.result.Platform)}
 	capture.Request = request(x)
 	captureSources(capture, x, steps)
+	for _, s := range reachable(x.result.SBOM.Step) {
+		if s.Image != nil && !slices.Contains(steps, s) {
+			addImage(capture, s.Image)
+		}
+	}
 	p, err := provenance.NewPredicate(capture)
 	if err != nil {
 		return nil, err
 	}
+	p.BuildDefinition.InternalParameters.ProvenanceCustomEnv = map[string]any{"dockerfileVersion": version.Version()}
 	meta := p.RunDetails.Metadata
 	started, finished := r.begin.UTC(), r.opt.Now().UTC()
 	meta.StartedOn, meta.FinishedOn = &started, &finished
@@ -203,9 +242,10 @@ func reachable(root *planner.Step) []*planner.Step {
 // request is what the Dockerfile frontend was asked.
 func request(x *export) provenancetypes.Parameters {
 	t := x.target.Config
-	p := provenancetypes.Parameters{Frontend: "dockerfile.v0", Args: map[string]string{
-		"filename": filepath.Base(t.Dockerfile), "platform": platforms.FormatAll(x.result.Platform),
-	}}
+	p := provenancetypes.Parameters{
+		Frontend: "dockerfile.v0", CompatibilityVersion: compat.CompatibilityVersionCurrent,
+		Args: map[string]string{"filename": filepath.Base(t.Dockerfile)},
+	}
 	if t.Stage != "" {
 		p.Args["target"] = t.Stage
 	}
@@ -226,8 +266,7 @@ func captureSources(c *provenance.Capture, x *export, steps []*planner.Step) {
 	for _, s := range steps {
 		switch {
 		case s.Image != nil:
-			p := s.Image.Platform
-			c.AddImage(provenancetypes.ImageSource{Ref: s.Image.Ref, Platform: &p, Digest: s.Image.Digest})
+			addImage(c, s.Image)
 		case s.Local != nil:
 			c.AddLocal(provenancetypes.LocalSource{Name: contextName(x, s.Local)})
 		case s.Op.GetSource() != nil:
@@ -237,6 +276,14 @@ func captureSources(c *provenance.Capture, x *export, steps []*planner.Step) {
 			c.NetworkAccess = c.NetworkAccess || s.Op.GetExec().Network != pb.NetMode_NONE
 		}
 	}
+	if k := x.target.Config.Context.Kind; k != config.ContextGit && k != config.ContextHTTP {
+		c.AddLocal(provenancetypes.LocalSource{Name: "dockerfile"})
+	}
+}
+
+func addImage(c *provenance.Capture, img *planner.BaseImage) {
+	p := img.Platform
+	c.AddImage(provenancetypes.ImageSource{Ref: img.Ref, Platform: &p, Digest: img.Digest})
 }
 
 // contextName is what the target calls a directory.

@@ -151,7 +151,7 @@ func (r *run) bundle(ctx context.Context, d *delivery) error {
 			opt.Docker = !*oci
 		}
 		if o.spec.Type != exporter.Docker { // whose archives have one image and nothing else
-			opt.Attest = r.attestFor(d, o)
+			opt.Attest = r.attestFor(d, o, images)
 		}
 		if opt.Attest != nil && opt.Docker {
 			return errors.New("attestations need OCI's media types: leave oci-mediatypes=false and format=docker out")

@@ -51,6 +51,8 @@ type Options struct {
 	// Provenance asks for TargetResult.Provenance: "min" or "max", as in buildx's
 	// BUILDX_METADATA_PROVENANCE. Empty means none.
 	Provenance string
+	// Version is zbuild's own, for what is stated about images.
+	Version string
 	// Stdout is what the destination "-" stands for; nil if there is none.
 	Stdout io.Writer
 	// Bucket opens a cache of type s3; nil if there are none.

@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"io/fs"
+	"path"
+	"strings"
 
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/util/staticfs"
@@ -16,14 +18,14 @@ import (
 // withAttestations adds to a file tree what is stated about its files, as BuildKit
 // does it: files beside them.
 func (r *run) withAttestations(ctx context.Context, x *export, o *outgoing, tree fsutil.FS, split bool) (fsutil.FS, error) {
-	wanted := false
+	wanted := x.result.SBOM.Step != nil
 	for _, a := range x.target.Config.Attest {
-		wanted = wanted || !isTrue(a.Attrs["inline-only"])
+		wanted = wanted || a.Type == attestProvenance && !isTrue(a.Attrs["inline-only"])
 	}
 	if !wanted {
 		return tree, nil
 	}
-	var subjects []subject
+	subjects := []subject{}
 	err := tree.Walk(ctx, "", func(p string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
 			return err
@@ -40,17 +42,20 @@ func (r *run) withAttestations(ctx context.Context, x *export, o *outgoing, tree
 	if err != nil {
 		return nil, err
 	}
-	statements, err := r.statements(ctx, x, subjects)
+	sboms, err := r.sboms(ctx, x)
+	if err != nil {
+		return nil, err
+	}
+	statements, err := r.statements(ctx, x, sboms, subjects)
 	if err != nil {
 		return nil, err
 	}
 	files := staticfs.NewFS()
 	for _, s := range statements {
-		name := o.spec.Tree.AttestationPrefix + attestProvenance
+		name, ext := o.spec.Tree.AttestationPrefix+s.Name, path.Ext(s.Name)
 		if len(x.target.Results) > 1 && !split {
-			name += "." + platformDir(platforms.FormatAll(x.result.Platform))
+			name = strings.TrimSuffix(name, ext) + "." + platformDir(platforms.FormatAll(x.result.Platform)) + ext
 		}
-		name += ".json"
 		var pretty bytes.Buffer
 		if err := json.Indent(&pretty, s.Data, "", "  "); err != nil {
 			return nil, err

@@ -253,6 +253,18 @@ func setOptional(to **bool, value string) error {
 	return nil
 }
 
+// Attests reports whether attestations go with what leaves. An image in the store
+// is always a plain one, and so is that of a docker archive.
+func (s *Spec) Attests() bool {
+	switch s.Type {
+	case Image, Registry:
+		return s.Push
+	case OCI, Local, Tar:
+		return true
+	}
+	return false
+}
+
 // ToStore reports whether the output leaves an image in the local store.
 func (s *Spec) ToStore(dest string) bool {
 	switch s.Type {

@@ -72,6 +72,9 @@ func (v View) network(p *planner.Plan) *network {
 			if e := (edge{from: "s_" + r.Stage.ID, to: id}); !slices.Contains(n.edges, e) {
 				n.edges = append(n.edges, e)
 			}
+			if r.SBOMStage != nil {
+				n.edges = append(n.edges, edge{from: "s_" + r.SBOMStage.ID, to: id, soft: true})
+			}
 		}
 		if t.Config == nil {
 			continue

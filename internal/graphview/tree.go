@@ -139,7 +139,10 @@ func (t *tree) targetNote(target *planner.Target) string {
 func (t *tree) target(target *planner.Target) {
 	var stages []*planner.Stage
 	for _, r := range target.Results {
-		if r.Stage != nil {
+		switch {
+		case r.SBOMStage != nil: // which needs the other
+			stages = append(stages, r.SBOMStage)
+		case r.Stage != nil:
 			stages = append(stages, r.Stage)
 		}
 	}

@@ -37,6 +37,7 @@ var unknownPlatform = ocispecs.Platform{OS: "unknown", Architecture: "unknown"}
 
 // Statement is an in-toto statement about an image.
 type Statement struct {
+	Name          string // of the file that it is elsewhere, as "provenance.json"
 	PredicateType string
 	Data          []byte // JSON
 }
@@ -53,7 +54,7 @@ type Options struct {
 	Annotations []exporter.Annotation
 	// Attest makes statements about an image whose manifest is final; nil makes
 	// none. A bundle that has some is a list.
-	Attest func(ctx context.Context, image int, manifest ocispecs.Descriptor) ([]Statement, error)
+	Attest func(ctx context.Context, image int, manifest Manifest) ([]Statement, error)
 }
 
 // Build makes a bundle of images, one per platform.
@@ -91,7 +92,7 @@ func Build(ctx context.Context, c *Compressor, images []*Image, opt Options) (*B
 		if opt.Attest == nil {
 			continue
 		}
-		statements, err := opt.Attest(ctx, i, m.Descriptor)
+		statements, err := opt.Attest(ctx, i, m)
 		if err != nil {
 			return nil, err
 		}

@@ -347,6 +347,7 @@ func (s *Session) runWith(ctx context.Context, g *Generation, hasher *source.Has
 
 		Compressor: compressor,
 		Provenance: s.opt.Provenance,
+		Version:    s.opt.Load.Version,
 		Bucket:     s.opt.Bucket,
 		Stdout:     s.opt.Stdout,
 	})
