@@ -41,13 +41,15 @@ type Job struct {
 	// Idle runs fn, in which the step does nothing but wait for others; another step
 	// may run meanwhile. Nil means that nobody cares.
 	Idle func(fn func() error) error
-	// List lists what is selected of a build context, as it is now. Nil means that
-	// nobody does.
+	// List lists what is selected of a build context, as it is, or as it was when the
+	// step's key was made. Nil means that nobody does.
 	List func(context.Context, source.Tree, source.Selection) (*source.Listing, error)
 	// Settled is called when all has been copied that the step takes of build
 	// contexts, and before anything is made of it. The step ends with its error, which
-	// says that files were changed meanwhile. Nil means that nobody cares.
-	Settled func(ctx context.Context) error
+	// says that files were changed meanwhile. If exactly what one of List's listings
+	// says was copied, and nothing else, the listing spares looking at the files again.
+	// Nil means that nobody cares.
+	Settled func(ctx context.Context, exactly *source.Listing) error
 	// Secret gives the value of a secret by its id. The value is handed to the
 	// process that asks for it and to nothing else. An error that satisfies
 	// errors.Is(err, fs.ErrNotExist) says that nobody declared the secret.

@@ -43,7 +43,7 @@ type Key struct {
 	Digest digest.Digest
 	Parts  []Part // the instruction, the inputs in their order, then files
 
-	files []source.State // what those files were, parallel to the step's selections
+	files []*source.Listing // what those files were, parallel to the step's selections
 }
 
 // keyer makes keys. It remembers the digest of every selection of files, which
@@ -57,9 +57,9 @@ type keyer struct {
 }
 
 type fileDigest struct {
-	once  sync.Once
-	state source.State
-	err   error
+	once sync.Once
+	list *source.Listing
+	err  error
 }
 
 func newKeyer(h *source.Hasher) *keyer {
@@ -93,12 +93,12 @@ func (k *keyer) key(ctx context.Context, step *planner.Step, inputs []digest.Dig
 			Digest: digest.FromString(fmt.Sprintf("%s#%d", inputs[i], in.Index)),
 		})
 	}
-	files, states, err := k.fileParts(ctx, step)
+	files, lists, err := k.fileParts(ctx, step)
 	if err != nil {
 		return Key{}, err
 	}
 	key := keyOf(append(parts, files...))
-	key.files = states
+	key.files = lists
 	return key, nil
 }
 
@@ -125,20 +125,22 @@ func imageParts(img *planner.BaseImage) []Part {
 }
 
 // fileParts are the contents that a step selects of build contexts.
-func (k *keyer) fileParts(ctx context.Context, step *planner.Step) (parts []Part, states []source.State, err error) {
+func (k *keyer) fileParts(ctx context.Context, step *planner.Step) (parts []Part, lists []*source.Listing, err error) {
 	for _, s := range selections(step) {
-		var state source.State
+		var list *source.Listing
 		d, err := s.digest(func() (d digest.Digest, err error) {
-			state, err = k.look(ctx, s)
-			return state.Digest, err
+			if list, err = k.look(ctx, s); err != nil {
+				return "", err
+			}
+			return list.Digest, nil
 		})
 		if err != nil {
 			return nil, nil, err
 		}
 		parts = append(parts, Part{Name: s.partName(), Digest: d})
-		states = append(states, state)
+		lists = append(lists, list)
 	}
-	return parts, states, nil
+	return parts, lists, nil
 }
 
 // selection is what one step takes of one of its inputs.
@@ -213,7 +215,7 @@ func taken(step *planner.Step) (all []selection, partial []bool) {
 func (s selection) id() string { return fmt.Sprintf("%#v %#v", s.tree, s.sel) }
 
 // look says what a selection is, which is found out once per run.
-func (k *keyer) look(ctx context.Context, s selection) (source.State, error) {
+func (k *keyer) look(ctx context.Context, s selection) (*source.Listing, error) {
 	id := s.id()
 	k.mu.Lock()
 	f, ok := k.files[id]
@@ -222,18 +224,18 @@ func (k *keyer) look(ctx context.Context, s selection) (source.State, error) {
 		k.files[id] = f
 	}
 	k.mu.Unlock()
-	f.once.Do(func() { f.state, f.err = k.memory.Look(ctx, k.hasher, s.tree, s.sel) })
-	return f.state, f.err
+	f.once.Do(func() { f.list, f.err = k.memory.List(ctx, k.hasher, s.tree, s.sel) })
+	return f.list, f.err
 }
 
 // lookAgain says what a selection is by now, and from then on look does, too.
-func (k *keyer) lookAgain(ctx context.Context, s selection) (source.State, error) {
+func (k *keyer) lookAgain(ctx context.Context, s selection) (*source.Listing, error) {
 	f := &fileDigest{}
-	f.once.Do(func() { f.state, f.err = k.hasher.Look(ctx, s.tree, s.sel) })
+	f.once.Do(func() { f.list, f.err = k.hasher.List(ctx, s.tree, s.sel) })
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.files[s.id()] = f
-	return f.state, f.err
+	return f.list, f.err
 }
 
 func keyOf(parts []Part) Key {

@@ -472,8 +472,10 @@ func (r *run) try(ctx context.Context, n *node) (tail []string, err error) {
 	for attempt := 1; ; attempt++ {
 		out := newOutput(n.step, r.opt.Sink, r.opt.Now)
 		job := Job{Step: n.step, Inputs: inputs, Stdout: &out.streams[1], Stderr: &out.streams[2], Idle: n.unit.idle}
-		job.List = r.keyer.hasher.List
-		job.Settled = func(ctx context.Context) error { return r.settled(ctx, n) }
+		job.List = func(ctx context.Context, t source.Tree, sel source.Selection) (*source.Listing, error) {
+			return r.list(ctx, n, t, sel)
+		}
+		job.Settled = func(ctx context.Context, l *source.Listing) error { return r.settled(ctx, n, l) }
 		job.Secret = func(id string) ([]byte, error) { return r.secret(n.step, out, id) }
 		job.Agent = func(id string) (*sshagent.Agent, error) { return r.agent(n.step, id) }
 		n.entry.Snapshots, err = r.opt.Engine.Do(ctx, job)

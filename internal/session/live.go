@@ -305,6 +305,7 @@ func (l *live) build(ctx context.Context, o order, start time.Time, out *outcome
 		}
 		return
 	}
+	l.memory.Sweep()
 	l.begin(&work{scope: l.scope, plan: plan, prints: prints})
 	affected, rest := l.affected(plan, prints, o)
 	started := Started{

@@ -83,15 +83,6 @@ func (h *Hasher) note(real string, f *File) {
 	h.read = append(h.read, r)
 }
 
-// Look says what a selection is now.
-func (h *Hasher) Look(ctx context.Context, t Tree, sel Selection) (State, error) {
-	l, err := h.List(ctx, t, sel)
-	if err != nil {
-		return State{}, err
-	}
-	return l.State, nil
-}
-
 // Hash digests what a selection takes: paths, types, modes, link targets,
 // extended attributes and bytes, but neither times nor owners.
 func (h *Hasher) Hash(ctx context.Context, t Tree, sel Selection) (digest.Digest, error) {
@@ -104,6 +95,11 @@ func (h *Hasher) Hash(ctx context.Context, t Tree, sel Selection) (digest.Digest
 
 // List lists what a selection takes and digests it, as Hash does.
 func (h *Hasher) List(ctx context.Context, t Tree, sel Selection) (*Listing, error) {
+	return h.list(ctx, t, sel, nil)
+}
+
+// list is List, with what was known before: nil if that is nothing.
+func (h *Hasher) list(ctx context.Context, t Tree, sel Selection, since *past) (*Listing, error) {
 	paths, err := t.Resolve(sel)
 	if err != nil {
 		return nil, err
@@ -111,7 +107,7 @@ func (h *Hasher) List(ctx context.Context, t Tree, sel Selection) (*Listing, err
 	l := &Listing{}
 	sum := &fields{hash: sha256.New(), owners: h.Owners}
 	for _, p := range paths {
-		m, err := t.walk(ctx, p, sel, h.Index)
+		m, err := t.walk(ctx, p, sel, h.Index, since)
 		if err != nil {
 			return nil, err
 		}
@@ -240,6 +236,7 @@ func (h *Hasher) hashFile(real string, f *File) error {
 		}
 		same := now.ID == f.ID
 		f.Mode, f.Size, f.ID, f.Digest, f.Attrs, f.nlink = now.Mode, now.Size, now.ID, now.Digest, now.Attrs, now.nlink
+		f.known, f.young = true, h.Index == nil || h.Index.young(f)
 		if same {
 			h.note(real, f)
 			if h.Index != nil {

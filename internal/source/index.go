@@ -149,8 +149,8 @@ func (x *FileIndex) last(path string) ([32]byte, bool) {
 // store remembers a digest, unless the file is so young that it may change without
 // looking different.
 func (x *FileIndex) store(path string, f *File) {
-	if f.ID.Ctime == 0 || x.now().Sub(time.Unix(0, max(f.ID.Mtime, f.ID.Ctime))) < racy {
-		return // also where the file is from the future
+	if x.young(f) {
+		return
 	}
 	dir, name := filepath.Split(path)
 	d := x.dir(filepath.Clean(dir))
@@ -163,6 +163,12 @@ func (x *FileIndex) store(path string, f *File) {
 	x.mu.Lock()
 	x.changed = true
 	x.mu.Unlock()
+}
+
+// young reports whether a file may change without looking different, also because it
+// is from the future.
+func (x *FileIndex) young(f *File) bool {
+	return f.ID.Ctime == 0 || x.now().Sub(time.Unix(0, max(f.ID.Mtime, f.ID.Ctime))) < racy
 }
 
 // Save writes the index, if it has changed, whole or not at all. Files that

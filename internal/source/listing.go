@@ -9,7 +9,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -67,6 +66,7 @@ type File struct {
 	nlink uint64
 	rdev  uint64 // which device it is
 	known bool   // Digest and Attrs are right
+	young bool   // it may have changed since it was digested, and look the same
 }
 
 // walker lists what is at and below one match.
@@ -76,6 +76,7 @@ type walker struct {
 	index            *FileIndex
 	group            *errgroup.Group
 	matchers         sync.Pool // of *matchers
+	since            *pastMatch
 }
 
 // matchers are patterns for one goroutine: they compile themselves when they are
@@ -98,7 +99,7 @@ type nodeEntry struct {
 }
 
 // walk lists what is selected at and below one match, sorted by name.
-func (t Tree) walk(ctx context.Context, match string, sel Selection, index *FileIndex) (Match, error) {
+func (t Tree) walk(ctx context.Context, match string, sel Selection, index *FileIndex, since *past) (Match, error) {
 	m := Match{Path: match}
 	var err error
 	if m.Root, err = t.real(match, sel.FollowLinks); err != nil {
@@ -121,6 +122,7 @@ func (t Tree) walk(ctx context.Context, match string, sel Selection, index *File
 		w := &walker{
 			ctx: ctx, index: index, group: new(errgroup.Group),
 			include: sel.Include, exclude: slices.Concat(t.Below(match), sel.Exclude),
+			since: since.of(&m),
 		}
 		w.group.SetLimit(runtime.GOMAXPROCS(0))
 		mt, err := w.newMatchers()
@@ -128,14 +130,14 @@ func (t Tree) walk(ctx context.Context, match string, sel Selection, index *File
 			return m, err
 		}
 		top := &node{}
-		err = w.dir(top, m.Root, "", matched{}, mt)
+		err = w.dir(visit{node: top, self: first, real: m.Root, info: &matched{}, was: w.since.top()}, mt)
 		if err = errors.Join(err, w.group.Wait()); err != nil {
 			return m, err
 		}
 		m.Files = top.flatten(make([]File, 0, 1+top.count()), first)
 	}
 	for i := range m.Files {
-		if f := &m.Files[i]; f.Mode&fs.ModeSymlink != 0 {
+		if f := &m.Files[i]; f.Mode&fs.ModeSymlink != 0 && f.Link == "" {
 			if f.Link, err = os.Readlink(m.Real(f)); err != nil {
 				return m, err
 			}
@@ -158,38 +160,78 @@ func (w *walker) newMatchers() (*matchers, error) {
 	return &m, err
 }
 
-// dir reads one directory. What is below it is read by others if any are free.
-func (w *walker) dir(n *node, real, rel string, parent matched, mt *matchers) error {
+// visit is a directory whose turn it is.
+type visit struct {
+	node *node
+	self File // as it is now
+	// real is its place on the host, rel its path from the match, "" for that itself.
+	real, rel string
+	info      *matched // nil as long as it has not been needed
+	was       []File   // itself and what was in it; nil if that is not known
+}
+
+// dir lists one directory. What is below it is listed by others if any are free.
+func (w *walker) dir(v visit, mt *matchers) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
 	}
-	d, err := openDir(real)
+	dirs, ok := w.recall(&v)
+	if !ok {
+		var err error
+		if dirs, err = w.read(&v, mt); err != nil {
+			return err
+		}
+	}
+	for i, sub := range dirs {
+		work := func() error {
+			mt, err := w.newMatchers()
+			if err != nil {
+				return err
+			}
+			defer w.matchers.Put(mt)
+			return w.dir(sub, mt)
+		}
+		if i < len(dirs)-1 && w.group.TryGo(work) {
+			continue
+		}
+		if err := w.dir(sub, mt); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read reads a directory and looks at what is in it. It gives the directories in
+// it.
+func (w *walker) read(v *visit, mt *matchers) (dirs []visit, err error) {
+	if v.info == nil {
+		if v.info, err = mt.way(v.rel); err != nil {
+			return nil, err
+		}
+	}
+	d, err := openDir(v.real)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer d.close()
 	names, err := d.names(mt.buf)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var known *indexDir
 	if w.index != nil {
-		known = w.index.dir(real)
+		known = w.index.dir(v.real)
 	}
-	n.entries = make([]nodeEntry, 0, len(names))
-	type below struct {
-		at   int
-		info matched
-	}
-	var dirs []below
+	was := w.since.inside(v.was)
+	v.node.entries = make([]nodeEntry, 0, len(names))
 	for _, name := range names {
 		e := nodeEntry{file: File{Name: name}}
-		if rel != "" {
-			e.file.Name = rel + "/" + name
+		if v.rel != "" {
+			e.file.Name = v.rel + "/" + name
 		}
-		selected, ignored, info, err := mt.match(filepath.FromSlash(e.file.Name), parent)
+		selected, ignored, info, err := mt.match(filepath.FromSlash(e.file.Name), *v.info)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if ignored && (mt.exclude == nil || !mt.exclude.Exclusions()) {
 			continue
@@ -202,38 +244,22 @@ func (w *walker) dir(n *node, real, rel string, parent matched, mt *matchers) er
 		case errors.Is(err, fs.ErrNotExist):
 			continue // deleted since it was listed
 		case err != nil:
-			return err
+			return nil, err
 		}
 		switch {
 		case e.file.Mode.IsDir():
 			e.sub = &node{}
-			dirs = append(dirs, below{at: len(n.entries), info: info})
+			dirs = append(dirs, visit{
+				node: e.sub, self: e.file, real: filepath.Join(v.real, name), rel: e.file.Name, info: &info, was: was[e.file.Name],
+			})
 		case e.out:
 			continue
 		case known != nil:
 			known.fill(name, &e.file)
 		}
-		n.entries = append(n.entries, e)
+		v.node.entries = append(v.node.entries, e)
 	}
-	for i, b := range dirs {
-		e := &n.entries[b.at]
-		sub := filepath.Join(real, path.Base(e.file.Name))
-		work := func() error {
-			mt, err := w.newMatchers()
-			if err != nil {
-				return err
-			}
-			defer w.matchers.Put(mt)
-			return w.dir(e.sub, sub, e.file.Name, b.info, mt)
-		}
-		if i < len(dirs)-1 && w.group.TryGo(work) {
-			continue
-		}
-		if err := w.dir(e.sub, sub, e.file.Name, b.info, mt); err != nil {
-			return err
-		}
-	}
-	return nil
+	return dirs, nil
 }
 
 // match says of a path whether the include patterns select it and the exclude
@@ -249,6 +275,22 @@ func (m *matchers) match(name string, parent matched) (selected, ignored bool, i
 		ignored, info.exclude, err = m.exclude.MatchesUsingParentResults(name, parent.exclude)
 	}
 	return selected, ignored, info, err
+}
+
+// way is what is known of a directory that was not come to by matching all that
+// are above it.
+func (m *matchers) way(rel string) (*matched, error) {
+	info := matched{}
+	for i := range len(rel) + 1 {
+		if i < len(rel) && rel[i] != '/' || rel == "" {
+			continue
+		}
+		var err error
+		if _, _, info, err = m.match(filepath.FromSlash(rel[:i]), info); err != nil {
+			return nil, err
+		}
+	}
+	return &info, nil
 }
 
 func (n *node) count() int {
@@ -288,12 +330,14 @@ func (m *Match) findTwins() {
 	var first map[inode]string
 	for i := range m.Files {
 		f := &m.Files[i]
+		f.Twin = ""
 		if f.nlink < 2 || !f.Mode.IsRegular() {
 			continue
 		}
 		id := inode{f.ID.Dev, f.ID.Ino}
 		if name, ok := first[id]; ok {
-			f.Twin = name
+			// What the index may know of it under this name makes no difference.
+			f.Twin, f.Digest, f.Attrs, f.known, f.young = name, [32]byte{}, true, false, false
 			continue
 		}
 		if first == nil {

@@ -126,11 +126,12 @@ func absoluteMounts(op *pb.ExecOp) []*pb.Mount {
 	return out
 }
 
-// settled makes sure that what was copied of build contexts is what they are.
-func settled(ctx context.Context, job runner.Job) error {
+// settled makes sure that what was copied of build contexts is what they are, or
+// what a listing says, if it is exactly that.
+func settled(ctx context.Context, job runner.Job, exactly *source.Listing) error {
 	local := func(in runner.Input) bool { return in.Local != nil }
 	if job.Settled == nil || !slices.ContainsFunc(job.Inputs, local) {
 		return nil
 	}
-	return job.Settled(ctx)
+	return job.Settled(ctx, exactly)
 }

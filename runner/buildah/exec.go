@@ -68,7 +68,7 @@ func (e *Engine) doExec(ctx context.Context, op *pb.ExecOp, job runner.Job) (out
 	if err != nil {
 		return nil, err
 	}
-	if err := settled(ctx, job); err != nil {
+	if err := settled(ctx, job, nil); err != nil {
 		return nil, err
 	}
 	if err := x.run(ctx, root); err != nil {

@@ -21,6 +21,7 @@ import (
 	rootfs "github.com/containerd/continuity/fs"
 	"github.com/moby/buildkit/solver/pb"
 	fscopy "github.com/tonistiigi/fsutil/copy"
+	"golang.org/x/sys/unix"
 
 	"github.com/zbuild/zbuild/internal/source"
 	"github.com/zbuild/zbuild/runner"
@@ -37,7 +38,7 @@ type fileJob struct {
 	list   func(context.Context, source.Tree, source.Selection) (*source.Listing, error)
 	single bool
 	fill   *filling
-	settle func() error
+	settle func(exactly *source.Listing) error
 }
 
 // fileRef is a tree that an action may build on or read: an input, or a layer
@@ -49,7 +50,7 @@ type fileRef struct {
 }
 
 func (e *Engine) doFile(ctx context.Context, op *pb.FileOp, job runner.Job) (out []runner.Snapshot, err error) {
-	f := &fileJob{e: e, ctx: ctx, list: job.List, single: len(op.Actions) == 1, settle: func() error { return settled(ctx, job) }}
+	f := &fileJob{e: e, ctx: ctx, list: job.List, single: len(op.Actions) == 1, settle: func(l *source.Listing) error { return settled(ctx, job, l) }}
 	for _, in := range job.Inputs {
 		f.refs = append(f.refs, &fileRef{input: in})
 	}
@@ -84,7 +85,7 @@ func (e *Engine) doFile(ctx context.Context, op *pb.FileOp, job runner.Job) (out
 		}
 	}
 	if f.fill == nil {
-		if err := f.settle(); err != nil {
+		if err := f.settle(nil); err != nil {
 			return nil, err
 		}
 	}
@@ -177,10 +178,17 @@ func (f *fileJob) freeze(l *stepLayer) error {
 		return err
 	}
 	s, err := l.freezeAfter(func() error {
-		if err := f.fill.fill(f.ctx); err != nil {
-			return hideRoots(err, f.fill.match.Root, f.fill.dir)
+		exact, err := f.fill.fill(f.ctx)
+		if err == nil && exact {
+			return f.settle(f.fill.list)
 		}
-		return f.settle()
+		// What went before it was copied is a change, and no failure.
+		if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+			if err := f.settle(nil); err != nil {
+				return err
+			}
+		}
+		return hideRoots(err, f.fill.match.Root, f.fill.dir)
 	})
 	if err == nil {
 		f.fill.remember(s)

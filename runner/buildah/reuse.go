@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 
 	rootfs "github.com/containerd/continuity/fs"
 	"github.com/containerd/continuity/sysx"
@@ -36,7 +37,8 @@ import (
 // filling is a copy that waits for its layer to be unmounted.
 type filling struct {
 	e     *Engine
-	match *source.Match
+	list  *source.Listing
+	match *source.Match // the only one of it
 	owner fscopy.User
 	dir   string // the layer's own directory
 	dest  string // in that; it exists
@@ -97,7 +99,7 @@ func (f *fileJob) fillable(layer *stepLayer, a *pb.FileActionCopy, tree source.T
 		return nil, err
 	}
 	id := digest.FromString(tree.Dir + "\x00" + match + "\x00" + strings.Join(tree.Exclude, "\n") + "\x00" + string(what)).Encoded()
-	fill := &filling{e: f.e, match: m, owner: *owner, dir: lowers[0], dest: rel, note: filepath.Join(f.e.StateDir(), copiesName, id[:2], id)}
+	fill := &filling{e: f.e, list: list, match: m, owner: *owner, dir: lowers[0], dest: rel, note: filepath.Join(f.e.StateDir(), copiesName, id[:2], id)}
 	fill.recall()
 	return fill, nil
 }
@@ -186,22 +188,24 @@ func (c *filling) remember(s runner.Snapshot) {
 	}
 }
 
-// fill puts everything into the layer's directory, which is not mounted.
-func (c *filling) fill(ctx context.Context) error {
+// fill puts everything into the layer's directory, which is not mounted. It reports
+// whether that is exactly what was listed: what is copied is looked at again.
+func (c *filling) fill(ctx context.Context) (exact bool, err error) {
 	top := filepath.Join(c.dir, c.dest)
 	var was unix.Stat_t
 	if err := unix.Lstat(top, &was); err != nil {
-		return err
+		return false, err
 	}
 	files := c.match.Files[1:]
 	for i := range files {
 		if f := &files[i]; f.Mode.IsDir() {
 			if err := os.Mkdir(filepath.Join(top, f.Name), 0o700); err != nil {
-				return err
+				return false, err
 			}
 		}
 	}
 	const batch = 128
+	var changed atomic.Bool
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for len(files) > 0 {
@@ -215,52 +219,62 @@ func (c *filling) fill(ctx context.Context) error {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				if err := c.file(&some[i], filepath.Join(top, some[i].Name)); err != nil {
+				same, err := c.file(&some[i], filepath.Join(top, some[i].Name))
+				if err != nil {
 					return err
+				}
+				if !same {
+					changed.Store(true)
 				}
 			}
 			return nil
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return err
+		return false, err
 	}
 	// Directories last, innermost first: making files changes their times.
 	for i := len(c.match.Files) - 1; i > 0; i-- {
 		if f := &c.match.Files[i]; f.Mode.IsDir() {
 			if err := c.attributes(f, filepath.Join(top, f.Name)); err != nil {
-				return err
+				return false, err
+			}
+			if !f.Still(c.match) {
+				changed.Store(true)
 			}
 		}
 	}
-	return unix.UtimesNanoAt(unix.AT_FDCWD, top, []unix.Timespec{was.Atim, was.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
+	return !changed.Load(), unix.UtimesNanoAt(unix.AT_FDCWD, top, []unix.Timespec{was.Atim, was.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// file makes a file or a link.
-func (c *filling) file(f *source.File, target string) error {
+// file makes a file or a link. It reports whether that is what was listed.
+func (c *filling) file(f *source.File, target string) (same bool, err error) {
 	if f.Mode&fs.ModeSymlink != 0 {
 		if err := os.Symlink(f.Link, target); err != nil {
-			return err
+			return false, err
 		}
-		return c.attributes(f, target)
+		err := c.attributes(f, target)
+		return f.Still(c.match), err
 	}
 	if c.link(f, target) {
-		return nil
+		return true, nil
 	}
 	in, err := os.OpenFile(c.match.Real(f), os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer in.Close()
-	out, err := os.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	out, err := os.OpenFile(target, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return err
+		return false, err
 	}
-	_, err = out.ReadFrom(in)
-	if err = errors.Join(err, out.Close()); err != nil {
-		return err
+	if _, err = out.ReadFrom(in); err == nil {
+		err = c.attributes(f, target)
 	}
-	return c.attributes(f, target)
+	if err == nil {
+		same, err = f.Copied(c.match, out)
+	}
+	return same, errors.Join(err, out.Close())
 }
 
 // link makes a file by linking what the earlier result has, if that is the same
