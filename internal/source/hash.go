@@ -4,21 +4,24 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash"
 	"hash/maphash"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/zbuild/zbuild/internal/beneath"
 )
 
 // State is what a selection was when it was looked at.
@@ -93,30 +96,61 @@ func (h *Hasher) Hash(ctx context.Context, t Tree, sel Selection) (digest.Digest
 	return l.Digest, nil
 }
 
-// List lists what a selection takes and digests it, as Hash does.
+// List lists what a selection takes and digests it, as Hash does. If files come and
+// go while it looks, it looks again.
 func (h *Hasher) List(ctx context.Context, t Tree, sel Selection) (*Listing, error) {
 	return h.list(ctx, t, sel, nil)
 }
 
 // list is List, with what was known before: nil if that is nothing.
 func (h *Hasher) list(ctx context.Context, t Tree, sel Selection, since *past) (*Listing, error) {
+	for try := 1; ; try++ {
+		l, err := h.listOnce(ctx, t, sel, since)
+		if err == nil || !Moved(err) || try == 5 || ctx.Err() != nil {
+			return l, err
+		}
+		since = nil
+	}
+}
+
+// Moved reports whether an error may come of a file that was taken away, or became
+// another kind of file, while it was being read.
+func Moved(err error) bool {
+	var none *NotFoundError
+	if errors.As(err, &none) {
+		return false
+	}
+	for _, e := range []error{fs.ErrNotExist, syscall.ELOOP, syscall.ENOTDIR, beneath.ErrNotRegular, beneath.ErrNotLink} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+func (h *Hasher) listOnce(ctx context.Context, t Tree, sel Selection, since *past) (*Listing, error) {
 	paths, err := t.Resolve(sel)
 	if err != nil {
 		return nil, err
 	}
+	root, err := beneath.Open(t.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
 	l := &Listing{}
 	sum := &fields{hash: sha256.New(), owners: h.Owners}
 	for _, p := range paths {
-		m, err := t.walk(ctx, p, sel, h.Index, since)
+		m, err := t.walk(ctx, root, p, sel, h.Index, since)
 		if err != nil {
 			return nil, err
 		}
-		if err := h.hashFiles(ctx, &m); err != nil {
+		if err := h.hashFiles(ctx, root, &m); err != nil {
 			return nil, err
 		}
 		sum.add(path.Base(p))
 		for i := range m.Files {
-			if err := sum.file(&m, &m.Files[i]); err != nil {
+			if err := sum.file(root, &m, &m.Files[i]); err != nil {
 				return nil, err
 			}
 		}
@@ -158,23 +192,26 @@ func (w *fields) add(s string) {
 	w.buf = append(w.buf, s...)
 }
 
-func (w *fields) file(m *Match, f *File) error {
+func (w *fields) file(root *beneath.Dir, m *Match, f *File) error {
 	w.add(f.Name)
 	w.buf = binary.BigEndian.AppendUint32(w.buf, uint32(f.Mode))
 	w.add(f.Link)
 	w.add(f.Twin)
 	w.buf = append(w.buf, f.Digest[:]...)
 	if w.owners {
-		for _, n := range []uint64{uint64(f.UID), uint64(f.GID), f.rdev} {
+		for _, n := range []uint64{uint64(f.UID), uint64(f.GID), f.Device} {
 			w.buf = binary.AppendUvarint(w.buf, n)
 		}
 	}
 	if f.Attrs {
-		attrs, err := xattrs(m.Real(f))
-		if err != nil {
-			return err
+		if !f.read {
+			var err error
+			if f.attrs, err = attrsBelow(root, m.below(f.Name), m.Real(f)); err != nil {
+				return err
+			}
+			f.read = true
 		}
-		for _, a := range attrs {
+		for _, a := range f.attrs {
 			w.add(a)
 		}
 	}
@@ -192,7 +229,7 @@ func (w *fields) digest() digest.Digest {
 }
 
 // hashFiles digests the content of the regular files, on all cores.
-func (h *Hasher) hashFiles(ctx context.Context, m *Match) error {
+func (h *Hasher) hashFiles(ctx context.Context, root *beneath.Dir, m *Match) error {
 	var todo []*File
 	for i := range m.Files {
 		if f := &m.Files[i]; f.Mode.IsRegular() && f.Twin == "" && !f.known {
@@ -216,7 +253,7 @@ func (h *Hasher) hashFiles(ctx context.Context, m *Match) error {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				if err := h.hashFile(m.Real(f), f); err != nil {
+				if err := h.hashFile(root, m, f); err != nil {
 					return err
 				}
 			}
@@ -228,14 +265,16 @@ func (h *Hasher) hashFiles(ctx context.Context, m *Match) error {
 
 // hashFile digests one file. A file that changes while it is read is read again,
 // so that its digest belongs to what the system says of it.
-func (h *Hasher) hashFile(real string, f *File) error {
+func (h *Hasher) hashFile(root *beneath.Dir, m *Match, f *File) error {
+	real := m.Real(f)
 	for range 5 {
-		now, err := h.readFile(real)
+		now, err := h.readFile(root, m.below(f.Name))
 		if err != nil {
 			return err
 		}
 		same := now.ID == f.ID
-		f.Mode, f.Size, f.ID, f.Digest, f.Attrs, f.nlink = now.Mode, now.Size, now.ID, now.Digest, now.Attrs, now.nlink
+		now.Name = f.Name
+		*f = now
 		f.known, f.young = true, h.Index == nil || h.Index.young(f)
 		if same {
 			h.note(real, f)
@@ -249,8 +288,8 @@ func (h *Hasher) hashFile(real string, f *File) error {
 }
 
 // readFile reads a file and says what it is afterwards.
-func (h *Hasher) readFile(name string) (File, error) {
-	o, err := os.Open(name)
+func (h *Hasher) readFile(root *beneath.Dir, name string) (File, error) {
+	o, err := root.File(name)
 	if err != nil {
 		return File{}, err
 	}
@@ -263,17 +302,13 @@ func (h *Hasher) readFile(name string) (File, error) {
 	defer h.buffers.Put(buf)
 	sum := sha256.New()
 	if _, err := io.CopyBuffer(struct{ io.Writer }{sum}, struct{ io.Reader }{o}, *buf); err != nil {
-		return File{}, fmt.Errorf("reading %s: %w", name, err)
+		return File{}, fmt.Errorf("reading %s: %w", o.Name(), err)
 	}
 	f, err := statOpen(o)
-	if err != nil {
-		return f, err
+	if err == nil {
+		sum.Sum(f.Digest[:0])
+		err = attrsOpen(o, &f)
 	}
-	if !f.Mode.IsRegular() {
-		return f, &fs.PathError{Op: "read", Path: name, Err: fs.ErrInvalid}
-	}
-	sum.Sum(f.Digest[:0])
-	f.Attrs, err = hasXattrs(name)
 	return f, err
 }
 

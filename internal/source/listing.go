@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -16,6 +15,8 @@ import (
 
 	"github.com/moby/patternmatcher"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/zbuild/zbuild/internal/beneath"
 )
 
 // Listing is what a selection takes, as it was when it was digested. It is
@@ -31,7 +32,17 @@ type Match struct {
 	Path, Root string
 	// Files begins with the match itself; a directory comes before what is in it.
 	Files []File
+
+	dir string // the tree's
+	rel string // the path from there to Root
 }
+
+// Dir is the directory of the tree that the match is in.
+func (m *Match) Dir() string { return m.dir }
+
+// below is the path of one of the match's files from the tree's directory. There
+// are no links in it.
+func (m *Match) below(name string) string { return filepath.Join(m.rel, filepath.FromSlash(name)) }
 
 // Real is the place of a file on the host.
 func (m *Match) Real(f *File) string {
@@ -63,10 +74,23 @@ type File struct {
 	// something in it that is.
 	Implied bool
 
+	// Device is which device a device is.
+	Device uint64
+
 	nlink uint64
-	rdev  uint64 // which device it is
-	known bool   // Digest and Attrs are right
-	young bool   // it may have changed since it was digested, and look the same
+	known bool // Digest and Attrs are right
+	young bool // it may have changed since it was digested, and look the same
+
+	attrs []string // the extended attributes that are part of the digest
+	read  bool     // they have been
+}
+
+// setAttrs fills in the extended attributes of what a path leads to, or of the link
+// that it is.
+func (f *File) setAttrs(path string, link bool) (err error) {
+	f.attrs, f.Attrs, err = xattrs(path, link)
+	f.read = true
+	return err
 }
 
 // walker lists what is at and below one match.
@@ -77,6 +101,8 @@ type walker struct {
 	group            *errgroup.Group
 	matchers         sync.Pool // of *matchers
 	since            *pastMatch
+	root             *beneath.Dir // the tree's directory
+	match            *Match
 }
 
 // matchers are patterns for one goroutine: they compile themselves when they are
@@ -98,14 +124,18 @@ type nodeEntry struct {
 	sub  *node // what is in the directory
 }
 
-// walk lists what is selected at and below one match, sorted by name.
-func (t Tree) walk(ctx context.Context, match string, sel Selection, index *FileIndex, since *past) (Match, error) {
-	m := Match{Path: match}
+// walk lists what is selected at and below one match, sorted by name. root is the
+// tree's directory.
+func (t Tree) walk(ctx context.Context, root *beneath.Dir, match string, sel Selection, index *FileIndex, since *past) (Match, error) {
+	m := Match{Path: match, dir: t.Dir}
 	var err error
 	if m.Root, err = t.real(match, sel.FollowLinks); err != nil {
 		return m, err
 	}
-	first, err := statFile(m.Root)
+	if m.rel, err = filepath.Rel(t.Dir, m.Root); err != nil {
+		return m, err
+	}
+	first, err := statBelow(root, m.below("."), m.Root)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = &NotFoundError{Path: match}
@@ -113,6 +143,11 @@ func (t Tree) walk(ctx context.Context, match string, sel Selection, index *File
 		return m, err
 	}
 	first.Name, first.Attrs = ".", true
+	if first.Mode&fs.ModeSymlink != 0 {
+		if first.Link, err = readlinkBelow(root, m.below("."), m.Root); err != nil {
+			return m, err
+		}
+	}
 	if first.Mode.IsRegular() && index != nil {
 		dir, base := filepath.Split(m.Root)
 		index.dir(filepath.Clean(dir)).fill(base, &first)
@@ -122,7 +157,7 @@ func (t Tree) walk(ctx context.Context, match string, sel Selection, index *File
 		w := &walker{
 			ctx: ctx, index: index, group: new(errgroup.Group),
 			include: sel.Include, exclude: slices.Concat(t.Below(match), sel.Exclude),
-			since: since.of(&m),
+			since: since.of(&m), root: root, match: &m,
 		}
 		w.group.SetLimit(runtime.GOMAXPROCS(0))
 		mt, err := w.newMatchers()
@@ -135,13 +170,6 @@ func (t Tree) walk(ctx context.Context, match string, sel Selection, index *File
 			return m, err
 		}
 		m.Files = top.flatten(make([]File, 0, 1+top.count()), first)
-	}
-	for i := range m.Files {
-		if f := &m.Files[i]; f.Mode&fs.ModeSymlink != 0 && f.Link == "" {
-			if f.Link, err = os.Readlink(m.Real(f)); err != nil {
-				return m, err
-			}
-		}
 	}
 	m.findTwins()
 	return m, nil
@@ -209,7 +237,7 @@ func (w *walker) read(v *visit, mt *matchers) (dirs []visit, err error) {
 			return nil, err
 		}
 	}
-	d, err := openDir(v.real)
+	d, err := openDir(w.root, w.match.below(v.rel), v.real)
 	if err != nil {
 		return nil, err
 	}
@@ -338,6 +366,7 @@ func (m *Match) findTwins() {
 		if name, ok := first[id]; ok {
 			// What the index may know of it under this name makes no difference.
 			f.Twin, f.Digest, f.Attrs, f.known, f.young = name, [32]byte{}, true, false, false
+			f.attrs, f.read = nil, false
 			continue
 		}
 		if first == nil {

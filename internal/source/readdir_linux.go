@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io/fs"
-	"os"
 	"slices"
+	"strconv"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/zbuild/zbuild/internal/beneath"
 )
 
 // openedDir is a directory that is being read. Its files are looked at from it,
@@ -20,20 +22,19 @@ type openedDir struct {
 	dirs map[string]bool // names whose type the directory tells, if it is not a plain file
 }
 
-func openDir(path string) (*openedDir, error) {
-	for {
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
-		}
-		return &openedDir{fd: fd, path: path}, nil
+// openDir opens a directory below a root.
+func openDir(root *beneath.Dir, rel, path string) (*openedDir, error) {
+	fd, err := root.Descriptor(rel, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
 	}
+	return &openedDir{fd: fd, path: path}, nil
 }
 
 func (d *openedDir) close() { _ = unix.Close(d.fd) }
+
+// through is a path that leads to the very file that is open.
+func through(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 // names lists the directory, sorted; buf is room to work in.
 func (d *openedDir) names(buf []byte) ([]string, error) {
@@ -87,7 +88,8 @@ func (d *openedDir) parse(b []byte, names []string) []string {
 // mayBeDir reports whether a name may be that of a directory.
 func (d *openedDir) mayBeDir(name string) bool { return d.dirs[name] }
 
-// stat fills in what the system says of a file of the directory.
+// stat fills in what the system says of a file of the directory, and where a link
+// leads.
 func (d *openedDir) stat(name string, f *File) error {
 	var st unix.Stat_t
 	for {
@@ -101,7 +103,26 @@ func (d *openedDir) stat(name string, f *File) error {
 		break
 	}
 	fill(f, &st)
-	return nil
+	if f.Mode.IsRegular() {
+		return nil
+	}
+	if err := f.setAttrs(through(d.fd)+"/"+name, true); err != nil || f.Mode&fs.ModeSymlink == 0 {
+		return err
+	}
+	for size := 256; ; size *= 2 {
+		buf := make([]byte, size)
+		n, err := unix.Readlinkat(d.fd, name, buf)
+		if err == unix.EINVAL {
+			err = beneath.ErrNotLink
+		}
+		if err != nil {
+			return &fs.PathError{Op: "readlink", Path: d.path + "/" + name, Err: err}
+		}
+		if n < size {
+			f.Link = string(buf[:n])
+			return nil
+		}
+	}
 }
 
 func statFile(path string) (File, error) {
@@ -114,20 +135,52 @@ func statFile(path string) (File, error) {
 	return f, nil
 }
 
-// statOpen is statFile of a file that is open.
-func statOpen(o *os.File) (File, error) {
+// statBelow says what lies below a root.
+func statBelow(root *beneath.Dir, rel, _ string) (File, error) {
 	var f File
-	var st unix.Stat_t
-	if err := unix.Fstat(int(o.Fd()), &st); err != nil {
-		return f, &fs.PathError{Op: "fstat", Path: o.Name(), Err: err}
+	st, err := root.Lstat(rel)
+	if err == nil {
+		fill(&f, &st)
 	}
-	fill(&f, &st)
-	return f, nil
+	return f, err
+}
+
+func readlinkBelow(root *beneath.Dir, rel, _ string) (string, error) { return root.Readlink(rel) }
+
+// attrsBelow lists the extended attributes of what lies below a root.
+func attrsBelow(root *beneath.Dir, rel, _ string) ([]string, error) {
+	h, err := root.Handle(rel)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	attrs, _, err := xattrs(h.Through(), false)
+	return attrs, err
+}
+
+// statOpen says what an open file is.
+func statOpen(o *beneath.File) (File, error) {
+	var f File
+	st, err := o.Stat()
+	if err == nil {
+		fill(&f, &st)
+	}
+	return f, err
+}
+
+// attrsOpen fills in the extended attributes of an open file.
+func attrsOpen(o *beneath.File, f *File) error {
+	n, err := unix.Flistxattr(o.Fd(), nil)
+	if err == nil && n > 0 {
+		return f.setAttrs(o.Through(), false)
+	}
+	f.Attrs, f.read = false, true
+	return nil // a file system without attributes
 }
 
 func fill(f *File, st *unix.Stat_t) {
 	f.Mode, f.Size, f.nlink = fileMode(st.Mode), st.Size, uint64(st.Nlink) //nolint:unconvert // the types differ by architecture
-	f.UID, f.GID, f.rdev = st.Uid, st.Gid, uint64(st.Rdev)                 //nolint:unconvert // the types differ by architecture
+	f.UID, f.GID, f.Device = st.Uid, st.Gid, uint64(st.Rdev)               //nolint:unconvert // the types differ by architecture
 	f.ID = identity{
 		Dev: uint64(st.Dev), Ino: st.Ino, Size: st.Size, //nolint:unconvert // the types differ by architecture
 		Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano(),

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/zbuild/zbuild/internal/beneath"
 )
 
 // openedDir is a directory that is being read.
@@ -14,7 +16,7 @@ type openedDir struct {
 	entries map[string]fs.DirEntry
 }
 
-func openDir(path string) (*openedDir, error) {
+func openDir(_ *beneath.Dir, _, path string) (*openedDir, error) {
 	return &openedDir{path: path, entries: make(map[string]fs.DirEntry)}, nil
 }
 
@@ -37,11 +39,20 @@ func (d *openedDir) names([]byte) ([]string, error) {
 func (d *openedDir) mayBeDir(name string) bool { return d.entries[name].IsDir() }
 
 func (d *openedDir) stat(name string, f *File) error {
-	s, err := statFile(filepath.Join(d.path, name))
+	path := filepath.Join(d.path, name)
+	s, err := statFile(path)
 	s.Name, s.Attrs = f.Name, f.Attrs
 	*f = s
+	if err != nil || f.Mode.IsRegular() {
+		return err
+	}
+	if err = f.setAttrs(path, true); err == nil && f.Mode&fs.ModeSymlink != 0 {
+		f.Link, err = os.Readlink(path)
+	}
 	return err
 }
+
+func statBelow(_ *beneath.Dir, _, path string) (File, error) { return statFile(path) }
 
 // statFile says what a file is. Nothing reliable is known of its identity, so its
 // digest is not remembered.
@@ -53,6 +64,13 @@ func statFile(path string) (File, error) {
 	return fileOf(info), nil
 }
 
+func readlinkBelow(_ *beneath.Dir, _, path string) (string, error) { return os.Readlink(path) }
+
+func attrsBelow(_ *beneath.Dir, _, path string) ([]string, error) {
+	attrs, _, err := xattrs(path, true)
+	return attrs, err
+}
+
 func statOpen(o *os.File) (File, error) {
 	info, err := o.Stat()
 	if err != nil {
@@ -60,6 +78,9 @@ func statOpen(o *os.File) (File, error) {
 	}
 	return fileOf(info), nil
 }
+
+// attrsOpen fills in the extended attributes of an open file.
+func attrsOpen(o *os.File, f *File) error { return f.setAttrs(o.Name(), true) }
 
 func fileOf(info fs.FileInfo) File {
 	f := File{Mode: info.Mode(), Size: info.Size()}

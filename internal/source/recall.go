@@ -129,6 +129,9 @@ func (w *walker) recall(v *visit) (dirs []visit, ok bool) {
 			if !ok || !now.Mode.IsDir() {
 				return nil, false
 			}
+			if now.ID == e.file.ID && e.file.read {
+				now.attrs, now.Attrs, now.read = e.file.attrs, e.file.Attrs, true
+			}
 			e.file, e.sub = now, &node{}
 			dirs = append(dirs, visit{
 				node: e.sub, self: now, real: filepath.Join(v.real, path.Base(now.Name)), rel: now.Name, was: rest[:n],

@@ -8,42 +8,33 @@ import (
 	"syscall"
 
 	"github.com/containerd/continuity/sysx"
-	"golang.org/x/sys/unix"
 )
 
-// xattrs lists a file's extended attributes as "name=value", sorted.
-func xattrs(path string) ([]string, error) {
-	names, err := sysx.LListxattr(path)
+// xattrs lists the extended attributes that are a part of a file's digest, as
+// "name=value", sorted, and says whether the file has any at all. If it is a link,
+// its own are meant and not those of what it leads to.
+func xattrs(path string, link bool) (attrs []string, has bool, err error) {
+	list, get := sysx.Listxattr, sysx.Getxattr
+	if link {
+		list, get = sysx.LListxattr, sysx.LGetxattr
+	}
+	names, err := list(path)
 	if err != nil {
 		if errors.Is(err, syscall.ENOTSUP) || errors.Is(err, syscall.ENOENT) {
-			return nil, nil
+			return nil, false, nil
 		}
-		return nil, err
+		return nil, false, err
 	}
 	slices.Sort(names)
-	var out []string
 	for _, n := range names {
 		if isIgnoredXattr(n) {
 			continue
 		}
-		v, err := sysx.LGetxattr(path, n)
+		v, err := get(path, n)
 		if err != nil {
 			continue // gone since it was listed, or not ours to read
 		}
-		out = append(out, n+"="+string(v))
+		attrs = append(attrs, n+"="+string(v))
 	}
-	return out, nil
-}
-
-// hasXattrs reports whether a file has any extended attribute, counting those that
-// xattrs leaves out.
-func hasXattrs(path string) (bool, error) {
-	n, err := unix.Llistxattr(path, nil)
-	if err != nil {
-		if errors.Is(err, syscall.ENOTSUP) || errors.Is(err, syscall.ENOENT) {
-			return false, nil
-		}
-		return false, err
-	}
-	return n > 0, nil
+	return attrs, len(names) > 0, nil
 }

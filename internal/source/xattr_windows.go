@@ -1,5 +1,3 @@
 package source
 
-func xattrs(string) ([]string, error) { return nil, nil }
-
-func hasXattrs(string) (bool, error) { return false, nil }
+func xattrs(string, bool) (attrs []string, has bool, err error) { return nil, false, nil }

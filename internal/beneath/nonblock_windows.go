@@ -1,0 +1,4 @@
+package beneath
+
+// Opening waits for nobody on Windows.
+const nonblock = 0
