@@ -3,7 +3,6 @@
 package buildah
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,7 +19,6 @@ import (
 	cmanifests "go.podman.io/common/libimage/manifests"
 	"go.podman.io/image/v5/manifest"
 	is "go.podman.io/image/v5/storage"
-	"go.podman.io/storage"
 
 	"github.com/zbuild/zbuild/planner"
 	"github.com/zbuild/zbuild/runner"
@@ -243,33 +241,6 @@ func imageManifest(spec runner.ImageSpec, config []byte, layers []imageLayer) ([
 	return json.Marshal(m)
 }
 
-// createImage records an image in the store, as containers/image would. The same
-// image may be there already, perhaps in another format.
-func (e *Engine) createImage(top string, config, raw []byte, created time.Time) (string, error) {
-	id := digest.FromBytes(config).Encoded()
-	d := digest.FromBytes(raw)
-	keys := []string{storage.ImageDigestManifestBigDataNamePrefix + "-" + d.String(), storage.ImageDigestBigDataKey}
-	opt := &storage.ImageOptions{CreationDate: created, Digest: d, BigData: []storage.ImageBigDataOption{
-		{Key: digest.FromBytes(config).String(), Data: config, Digest: digest.FromBytes(config)},
-	}}
-	for _, k := range keys {
-		opt.BigData = append(opt.BigData, storage.ImageBigDataOption{Key: k, Data: raw, Digest: d})
-	}
-	_, err := e.store.CreateImage(id, nil, top, "{}", opt)
-	if !errors.Is(err, storage.ErrDuplicateID) {
-		return id, err
-	}
-	if have, err := e.store.ImageBigData(id, storage.ImageDigestBigDataKey); err == nil && bytes.Equal(have, raw) {
-		return id, nil
-	}
-	for _, k := range keys {
-		if err := e.store.SetImageBigData(id, k, raw, manifest.Digest); err != nil {
-			return id, err
-		}
-	}
-	return id, nil
-}
-
 // Index makes a list of images for several platforms.
 func (e *Engine) Index(ctx context.Context, images []*runner.Image, format string) (*runner.Image, error) {
 	list := cmanifests.Create()
@@ -307,9 +278,14 @@ func (e *Engine) Index(ctx context.Context, images []*runner.Image, format strin
 	}
 	out.Digest, out.MediaType, out.ManifestSize = digest.FromBytes(raw), kind, int64(len(raw))
 	out.ID = out.Digest
-	if e.store.Exists(out.ID.Encoded()) {
-		return out, nil // the same list of the same images
+	if e.hasParts(out.ID.Encoded(), listKeys) {
+		return out, nil // the same list of the same images, and all of it
 	}
+	done, err := e.proc.beginImage(out.ID.Encoded(), listKeys...)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	if _, err := list.SaveToImage(e.store, out.ID.Encoded(), nil, kind); err != nil {
 		return nil, fmt.Errorf("saving the list: %w", vanished(err))
 	}

@@ -60,7 +60,7 @@ func newProcess(parent string) (*process, error) {
 		return nil, err
 	}
 	p := &process{}
-	for _, name := range []string{layersName, runtimeName, bundlesName, mountsName, emptyName} {
+	for _, name := range []string{layersName, imagesName, runtimeName, bundlesName, mountsName, emptyName} {
 		if err = os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
 			break
 		}
@@ -240,6 +240,7 @@ func (e *Engine) sweepOne(ctx context.Context, dir string) {
 	close(over)
 	killMounted(filepath.Join(dir, bundlesName), over)
 	unmountBelow(dir)
+	e.sweepImages(dir)
 	layers, _ := os.ReadDir(filepath.Join(dir, layersName))
 	for _, l := range layers {
 		_, _ = e.store.Unmount(l.Name(), true)
