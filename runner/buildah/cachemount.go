@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -125,8 +126,14 @@ func (x *execJob) fillCache(ctx context.Context, dir string, m *pb.Mount, from r
 	x.e.locks.make.Lock()
 	defer x.e.locks.make.Unlock()
 	data := filepath.Join(dir, cacheDataName)
-	if _, err := os.Lstat(data); err == nil {
+	info, err := os.Lstat(data)
+	if err == nil && info.Mode()&fs.ModeSymlink == 0 {
 		return data, nil
+	}
+	if err == nil { // it would lead whoever mounts it to the machine's files
+		if err := os.Remove(data); err != nil {
+			return "", err
+		}
 	}
 	tmp, err := os.MkdirTemp(dir, newPrefix)
 	if err != nil {
@@ -140,9 +147,13 @@ func (x *execJob) fillCache(ctx context.Context, dir string, m *pb.Mount, from r
 			return "", err
 		}
 		defer v.close()
+		from, err := x.selected(v.root, m.Selector)
+		if err != nil {
+			return "", err
+		}
 		// The directory itself is copied, for its owner and mode are what the mount
 		// asks for, and not only what is in it.
-		if err := fscopy.Copy(ctx, v.root, filepath.Join("/", m.Selector), tmp, "/data"); err != nil {
+		if err := fscopy.Copy(ctx, v.root, strings.TrimPrefix(from, v.root), tmp, "/data"); err != nil {
 			return "", hideRoots(err, v.root, tmp)
 		}
 	} else if err := os.Mkdir(fresh, 0o755); err != nil {

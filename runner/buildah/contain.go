@@ -168,6 +168,10 @@ func (e *Engine) containChroot(ctx context.Context, x *execJob) error {
 	// The filter needs libseccomp in this process, which is not linked in.
 	x.spec.Linux.Seccomp = nil
 	x.spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.MountNamespace}, {Type: specs.UTSNamespace}}
+	var err error
+	if x.spec.Mounts, err = inside(x.spec.Root.Path, x.spec.Mounts); err != nil {
+		return err
+	}
 	ended, stopped := make(chan struct{}), make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
@@ -177,12 +181,14 @@ func (e *Engine) containChroot(ctx context.Context, x *execJob) error {
 	// The death signal comes when the thread that started the process ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	err := chroot.RunUsingChroot(x.spec, x.bundle, "/", in, x.job.Stdout, x.job.Stderr, false)
+	err = chroot.RunUsingChroot(x.spec, x.bundle, "/", in, x.job.Stdout, x.job.Stderr, false)
 	close(ended)
 	if !stop() {
 		<-stopped
 		return context.Cause(ctx)
 	}
+	// What it has left behind would go on writing to a layer that is done with.
+	killMounted(x.bundle, ended)
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return exitError(exit)

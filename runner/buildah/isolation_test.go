@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -54,5 +55,20 @@ func TestBrokenRuntimeAskedFor(t *testing.T) {
 	var unusable *UnusableError
 	if !errors.As(err, &unusable) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestNothingOutlivesRun leaves a process behind that has lost its parent: it ends
+// with the RUN, for what it would still write is not in the layer that is keyed.
+func TestNothingOutlivesRun(t *testing.T) {
+	for _, isolation := range []string{"", "chroot"} {
+		t.Run("isolation="+isolation, func(t *testing.T) {
+			e := open(t, Options{Isolation: isolation})
+			base := tinyRoot(t, e)
+			do(t, e, execOp(nil, "sh", "-c", "(setsid sleep 35432 </dev/null >/dev/null 2>&1 &)"), runner.Input{Snapshot: base})
+			if out, err := exec.Command("pgrep", "-f", "sleep 3543[2]").Output(); err == nil {
+				t.Errorf("processes are left: %s", out)
+			}
+		})
 	}
 }

@@ -22,7 +22,9 @@ import (
 	"github.com/containerd/continuity/sysx"
 	"github.com/moby/sys/user"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
+	"github.com/zbuild/zbuild/internal/beneath"
 	"github.com/zbuild/zbuild/runner"
 )
 
@@ -47,8 +49,13 @@ func (e *Engine) forgetTouched(s runner.Snapshot) error {
 		return err
 	}
 	defer below.close()
+	lower, err := beneath.Open(below.root)
+	if err != nil {
+		return err
+	}
+	defer lower.Close()
 	for _, p := range empty {
-		same, err := sameDirectory(filepath.Join(upper, p), filepath.Join(below.root, p))
+		same, err := sameDirectory(filepath.Join(upper, p), lower, p)
 		if err != nil {
 			return err
 		}
@@ -97,29 +104,33 @@ func barren(root string) ([]string, error) {
 }
 
 // sameDirectory reports whether a directory of an overlay's upper layer says
-// nothing that the one below it does not.
-func sameDirectory(upper, lower string) (bool, error) {
-	below, err := os.Lstat(lower)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+// nothing that the one below it does not. What is a link there is not the directory
+// that it leads to.
+func sameDirectory(upper string, lower *beneath.Dir, name string) (bool, error) {
+	below, err := lower.Handle(name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	above, err := os.Lstat(upper)
+	defer below.Close()
+	b, err := below.Stat()
 	if err != nil {
 		return false, err
 	}
-	a, ok1 := above.Sys().(*syscall.Stat_t)
-	b, ok2 := below.Sys().(*syscall.Stat_t)
-	if !ok1 || !ok2 || a.Mode != b.Mode || a.Uid != b.Uid || a.Gid != b.Gid {
+	var a unix.Stat_t
+	if err := unix.Lstat(upper, &a); err != nil {
+		return false, err
+	}
+	if a.Mode != b.Mode || a.Uid != b.Uid || a.Gid != b.Gid {
 		return false, nil
 	}
 	ours, opaque, err := attributes(upper)
 	if err != nil || opaque {
 		return false, err
 	}
-	theirs, _, err := attributes(lower)
+	theirs, _, err := attributes(below.Through() + "/.")
 	return maps.Equal(ours, theirs), err
 }
 
