@@ -4,6 +4,7 @@ package buildah
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path"
 	"path/filepath"
@@ -13,7 +14,9 @@ import (
 	rootfs "github.com/containerd/continuity/fs"
 	"github.com/moby/buildkit/solver/pb"
 	fscopy "github.com/tonistiigi/fsutil/copy"
+	"golang.org/x/sys/unix"
 
+	"github.com/zbuild/zbuild/internal/beneath"
 	"github.com/zbuild/zbuild/internal/source"
 	"github.com/zbuild/zbuild/runner"
 )
@@ -78,39 +81,29 @@ func timesOfImplied(tree source.Tree, p, target string, dirs []string, a *pb.Fil
 	if err != nil {
 		return err
 	}
+	made, err := beneath.Open(target)
+	if err != nil {
+		return nil // nothing was selected, so nothing was made
+	}
+	defer made.Close()
 	for _, d := range dirs {
 		info, err := os.Lstat(filepath.Join(from, d))
 		if err != nil {
 			return err
 		}
-		made := filepath.Join(target, d)
-		if there, err := os.Lstat(made); err != nil || !there.IsDir() {
+		there, err := made.Handle(d)
+		if err != nil {
 			continue // nothing in it was copied
 		}
 		at := info.ModTime()
-		if err := fscopy.Utimes(made, &at); err != nil {
+		if st, err2 := there.Stat(); err2 == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			err = os.Chtimes(there.Through()+"/.", at, at)
+		}
+		if err = errors.Join(err, there.Close()); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// likeSource gives a copy of a context's directory the mode of the original: the
-// library makes the outermost directory anew.
-func likeSource(dir, p, made string) error {
-	source, err := rootfs.RootPath(dir, p)
-	if err != nil {
-		return err
-	}
-	info, err := os.Lstat(source)
-	if err != nil || !info.IsDir() {
-		return err
-	}
-	mode := info.Mode() & (os.ModePerm | os.ModeSetuid | os.ModeSetgid | os.ModeSticky)
-	if isRootDir(p) {
-		mode = contextMode
-	}
-	return os.Chmod(made, mode)
 }
 
 // absoluteMounts are the mounts of a RUN, with relative targets below its working

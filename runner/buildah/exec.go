@@ -252,22 +252,33 @@ func (x *execJob) localMount(ctx context.Context, m *pb.Mount, in runner.Input) 
 	}
 	x.undo = append(x.undo, layer.drop)
 	tree := source.Tree{Dir: in.Local.Dir, Exclude: in.Local.Exclude}
-	matches, err := tree.Resolve(source.Selection{Path: m.Selector, FollowLinks: true})
+	list := x.job.List
+	if list == nil {
+		list = (&source.Hasher{}).List
+	}
+	files, err := list(ctx, tree, source.Selection{Path: m.Selector, FollowLinks: true})
 	if err != nil {
 		return "", err
 	}
-	opt := func(ci *fscopy.CopyInfo) {
-		ci.ExcludePatterns = tree.Below(matches[0])
-		ci.Chown = chowner(&fscopy.User{})
-		ci.CopyDirContents = true
-		ci.FollowLinks = true
-		ci.XAttrErrorHandler = func(string, string, string, error) error { return nil }
+	match := &files.Matches[0]
+	mount := filepath.Join(layer.root, "mount")
+	taking, err := newIntake(match, mount, fscopy.User{})
+	if err != nil {
+		return "", err
 	}
-	if err := fscopy.Copy(ctx, tree.Dir, matches[0], layer.root, "/mount", opt); err != nil {
+	defer taking.close()
+	if err := taking.all(ctx); err != nil {
+		if source.Moved(err) {
+			if changed := settled(ctx, x.job, nil); changed != nil {
+				return "", changed
+			}
+		}
 		return "", hideRoots(err, tree.Dir, layer.root)
 	}
-	mount := filepath.Join(layer.root, "mount")
-	return mount, likeSource(tree.Dir, matches[0], mount)
+	if isRootDir(match.Path) {
+		return mount, os.Chmod(mount, contextMode)
+	}
+	return mount, nil
 }
 
 // selected is the path of a selector in a tree, links resolved inside of it.

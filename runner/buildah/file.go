@@ -14,14 +14,12 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	rootfs "github.com/containerd/continuity/fs"
 	"github.com/moby/buildkit/solver/pb"
 	fscopy "github.com/tonistiigi/fsutil/copy"
-	"golang.org/x/sys/unix"
 
 	"github.com/zbuild/zbuild/internal/source"
 	"github.com/zbuild/zbuild/runner"
@@ -76,7 +74,7 @@ func (e *Engine) doFile(ctx context.Context, op *pb.FileOp, job runner.Job) (out
 	for i, a := range op.Actions {
 		ref, err := f.act(a)
 		if err != nil {
-			return nil, err
+			return nil, f.moved(err)
 		}
 		f.refs = append(f.refs, ref)
 		if a.Output >= 0 {
@@ -99,6 +97,17 @@ func (e *Engine) doFile(ctx context.Context, op *pb.FileOp, job runner.Job) (out
 		}
 	}
 	return out, nil
+}
+
+// moved makes of an error that may come of files that changed while they were copied
+// the one that says so, if they did.
+func (f *fileJob) moved(err error) error {
+	if source.Moved(err) {
+		if changed := f.settle(nil); changed != nil {
+			return changed
+		}
+	}
+	return err
 }
 
 // act does one action and gives the tree that it left.
@@ -179,16 +188,13 @@ func (f *fileJob) freeze(l *stepLayer) error {
 	}
 	s, err := l.freezeAfter(func() error {
 		exact, err := f.fill.fill(f.ctx)
-		if err == nil && exact {
+		switch {
+		case err != nil:
+			return f.moved(hideRoots(err, f.fill.match.Dir(), f.fill.dir))
+		case exact:
 			return f.settle(f.fill.list)
 		}
-		// What went before it was copied is a change, and no failure.
-		if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-			if err := f.settle(nil); err != nil {
-				return err
-			}
-		}
-		return hideRoots(err, f.fill.match.Root, f.fill.dir)
+		return f.settle(nil)
 	})
 	if err == nil {
 		f.fill.remember(s)
@@ -219,104 +225,6 @@ func (f *fileJob) open(i int) (source.Tree, func(), error) {
 		return source.Tree{}, nil, err
 	}
 	return source.Tree{Dir: v.root}, v.close, nil
-}
-
-func (f *fileJob) copy(layer *stepLayer, a *pb.FileActionCopy, from int) (err error) {
-	root := layer.root
-	tree, done, err := f.open(from)
-	if err != nil {
-		return err
-	}
-	defer done()
-	local := from >= 0 && f.refs[from].input.Local != nil
-	defer func() {
-		var none *source.NotFoundError
-		if errors.As(err, &none) && !local {
-			none.In = "the stage or image that it is copied from"
-		}
-	}()
-	asked, err := f.owner(a.Owner, root)
-	if err != nil {
-		return err
-	}
-	owner := asked
-	if owner == nil && local {
-		owner = &fscopy.User{} // files of the host come as root's, whoever owns them there
-	}
-	dest := cleanPath(a.Dest)
-	if !a.CreateDestPath {
-		if err := needDir(root, path.Dir(strings.TrimSuffix(dest, "/"))); err != nil {
-			return err
-		}
-	}
-	matches, err := tree.Resolve(source.Selection{Path: a.Src, Wildcard: a.AllowWildcard, FollowLinks: a.FollowSymlink})
-	if err != nil {
-		var none *source.NotFoundError
-		if errors.As(err, &none) && none.Pattern && a.AllowEmptyWildcard {
-			return nil
-		}
-		return err
-	}
-	for _, p := range a.RequiredPaths {
-		if err := tree.Require(p); err != nil {
-			return err
-		}
-	}
-	for _, m := range matches {
-		if a.AttemptUnpackDockerCompatibility {
-			unpacked, err := unpack(tree.Dir, m, root, dest, asked)
-			if err != nil {
-				return fmt.Errorf("unpacking %s: %w", m, err)
-			}
-			if unpacked {
-				continue
-			}
-		}
-		var implied []string
-		if local {
-			if implied, err = tree.Implied(m); err != nil {
-				return err
-			}
-		}
-		target, err := copyTarget(tree.Dir, m, root, dest, a)
-		if err == nil && local && len(matches) == 1 && len(implied) == 0 {
-			f.fill, err = f.fillable(layer, a, tree, m, owner)
-		}
-		if f.fill == nil && err == nil {
-			err = fscopy.Copy(f.ctx, tree.Dir, m, root, dest, copyOptions(a, tree.Below(m), owner))
-		}
-		if err == nil {
-			err = timesOfImplied(tree, m, target, implied, a)
-		}
-		if err == nil && local && isRootDir(m) {
-			err = afterContextRoot(tree.Dir, root, dest, a)
-		}
-		if err != nil {
-			return hideRoots(err, tree.Dir, root)
-		}
-	}
-	return nil
-}
-
-// copyOptions says how one match is copied. ignored are the ignore file's
-// patterns, as they read from inside of it.
-func copyOptions(a *pb.FileActionCopy, ignored []string, owner *fscopy.User) fscopy.Opt {
-	return func(ci *fscopy.CopyInfo) {
-		ci.IncludePatterns = a.IncludePatterns
-		ci.ExcludePatterns = slices.Concat(ignored, a.ExcludePatterns)
-		ci.Chown = chowner(owner)
-		ci.Utime = timestamp(a.Timestamp)
-		if a.ModeStr != "" {
-			ci.ModeStr = a.ModeStr
-		} else if mode := int(a.Mode); mode != -1 {
-			ci.Mode = &mode
-		}
-		ci.CopyDirContents = a.DirCopyContents
-		ci.FollowLinks = a.FollowSymlink
-		ci.AlwaysReplaceExistingDestPaths = a.AlwaysReplaceExistingDestPaths
-		// A file system that cannot hold an attribute is no reason to fail.
-		ci.XAttrErrorHandler = func(string, string, string, error) error { return nil }
-	}
 }
 
 func (f *fileJob) mkdir(root string, a *pb.FileActionMkDir) error {

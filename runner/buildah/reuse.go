@@ -17,16 +17,12 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"sync/atomic"
 
 	rootfs "github.com/containerd/continuity/fs"
-	"github.com/containerd/continuity/sysx"
 	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
 	fscopy "github.com/tonistiigi/fsutil/copy"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/zbuild/zbuild/internal/sealed"
@@ -58,39 +54,30 @@ type copied struct {
 // copiesName is the directory of notes about copies, below the state directory.
 const copiesName = "copies"
 
-// fillable gives the filling that does a copy of match, or nil if that has to be
-// done file by file, with an eye on what is there.
-func (f *fileJob) fillable(layer *stepLayer, a *pb.FileActionCopy, tree source.Tree, match string, owner *fscopy.User) (*filling, error) {
-	if !f.single || f.list == nil || owner == nil || !a.DirCopyContents || a.ModeStr != "" || a.Mode != -1 ||
-		a.Timestamp != -1 || !f.e.native {
-		return nil, nil
+// fillable says whether a copy of a match of a build context can be done into the
+// layer's own directory, or has to be done file by file, with an eye on what is
+// there.
+func (f *fileJob) fillable(layer *stepLayer, a *pb.FileActionCopy, m *source.Match) bool {
+	if !f.single || f.list == nil || !a.DirCopyContents || a.ModeStr != "" || a.Mode != -1 || a.Timestamp != -1 || !f.e.native {
+		return false
 	}
-	root := layer.root
+	dest, err := rootfs.RootPath(layer.root, filepath.Clean(a.Dest))
+	return err == nil && plain(m) && free(m, dest)
+}
+
+// filling gives the filling that does the rest of a copy of which only the directory
+// itself was made; nil if that is not in this layer.
+func (f *fileJob) filling(layer *stepLayer, a *pb.FileActionCopy, tree source.Tree, list *source.Listing, owner *fscopy.User) (*filling, error) {
+	m := &list.Matches[0]
 	lowers, err := f.e.lowerDirs(layer.id)
 	if err != nil || len(lowers) == 0 {
-		return nil, nil //nolint:nilerr // it is done in the other way
+		return nil, err
 	}
-	list, err := f.list(f.ctx, tree, source.Selection{
-		Path: match, FollowLinks: a.FollowSymlink, Include: a.IncludePatterns, Exclude: a.ExcludePatterns,
-	})
-	if err != nil || len(list.Matches) != 1 {
-		return nil, nil //nolint:nilerr // what is wrong is said in the other way
-	}
-	m := &list.Matches[0]
-	dest, err := rootfs.RootPath(root, filepath.Clean(a.Dest))
-	if err != nil || !plain(m) || !free(m, dest) {
-		return nil, nil //nolint:nilerr // as above
-	}
-	// The library makes the directory itself, and nothing in it.
-	opt := copyOptions(a, nil, owner)
-	err = fscopy.Copy(f.ctx, tree.Dir, match, root, a.Dest, func(ci *fscopy.CopyInfo) {
-		opt(ci)
-		ci.IncludePatterns, ci.ExcludePatterns = nil, []string{"*"}
-	})
+	dest, err := rootfs.RootPath(layer.root, filepath.Clean(a.Dest))
 	if err != nil {
-		return nil, hideRoots(err, tree.Dir, root)
+		return nil, err
 	}
-	rel := strings.TrimPrefix(dest, root)
+	rel := strings.TrimPrefix(dest, layer.root)
 	if info, err := os.Lstat(filepath.Join(lowers[0], rel)); err != nil || !info.IsDir() {
 		return nil, nil //nolint:nilerr // it is not in this layer
 	}
@@ -98,7 +85,7 @@ func (f *fileJob) fillable(layer *stepLayer, a *pb.FileActionCopy, tree source.T
 	if err != nil {
 		return nil, err
 	}
-	id := digest.FromString(tree.Dir + "\x00" + match + "\x00" + strings.Join(tree.Exclude, "\n") + "\x00" + string(what)).Encoded()
+	id := digest.FromString(tree.Dir + "\x00" + m.Path + "\x00" + strings.Join(tree.Exclude, "\n") + "\x00" + string(what)).Encoded()
 	fill := &filling{e: f.e, list: list, match: m, owner: *owner, dir: lowers[0], dest: rel, note: filepath.Join(f.e.StateDir(), copiesName, id[:2], id)}
 	fill.recall()
 	return fill, nil
@@ -189,92 +176,23 @@ func (c *filling) remember(s runner.Snapshot) {
 }
 
 // fill puts everything into the layer's directory, which is not mounted. It reports
-// whether that is exactly what was listed: what is copied is looked at again.
+// whether that is exactly what was listed.
 func (c *filling) fill(ctx context.Context) (exact bool, err error) {
 	top := filepath.Join(c.dir, c.dest)
 	var was unix.Stat_t
 	if err := unix.Lstat(top, &was); err != nil {
 		return false, err
 	}
-	files := c.match.Files[1:]
-	for i := range files {
-		if f := &files[i]; f.Mode.IsDir() {
-			if err := os.Mkdir(filepath.Join(top, f.Name), 0o700); err != nil {
-				return false, err
-			}
-		}
-	}
-	const batch = 128
-	var changed atomic.Bool
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	for len(files) > 0 {
-		some := files[:min(batch, len(files))]
-		files = files[len(some):]
-		g.Go(func() error {
-			for i := range some {
-				if some[i].Mode.IsDir() {
-					continue
-				}
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-				same, err := c.file(&some[i], filepath.Join(top, some[i].Name))
-				if err != nil {
-					return err
-				}
-				if !same {
-					changed.Store(true)
-				}
-			}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return false, err
-	}
-	// Directories last, innermost first: making files changes their times.
-	for i := len(c.match.Files) - 1; i > 0; i-- {
-		if f := &c.match.Files[i]; f.Mode.IsDir() {
-			if err := c.attributes(f, filepath.Join(top, f.Name)); err != nil {
-				return false, err
-			}
-			if !f.Still(c.match) {
-				changed.Store(true)
-			}
-		}
-	}
-	return !changed.Load(), unix.UtimesNanoAt(unix.AT_FDCWD, top, []unix.Timespec{was.Atim, was.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
-}
-
-// file makes a file or a link. It reports whether that is what was listed.
-func (c *filling) file(f *source.File, target string) (same bool, err error) {
-	if f.Mode&fs.ModeSymlink != 0 {
-		if err := os.Symlink(f.Link, target); err != nil {
-			return false, err
-		}
-		err := c.attributes(f, target)
-		return f.Still(c.match), err
-	}
-	if c.link(f, target) {
-		return true, nil
-	}
-	in, err := os.OpenFile(c.match.Real(f), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	in, err := newIntake(c.match, top, c.owner)
 	if err != nil {
 		return false, err
 	}
-	defer in.Close()
-	out, err := os.OpenFile(target, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
+	defer in.close()
+	in.link = c.link
+	if err := in.contents(ctx); err != nil {
 		return false, err
 	}
-	if _, err = out.ReadFrom(in); err == nil {
-		err = c.attributes(f, target)
-	}
-	if err == nil {
-		same, err = f.Copied(c.match, out)
-	}
-	return same, errors.Join(err, out.Close())
+	return !in.changed.Load(), unix.UtimesNanoAt(unix.AT_FDCWD, top, []unix.Timespec{was.Atim, was.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 // link makes a file by linking what the earlier result has, if that is the same
@@ -290,52 +208,4 @@ func (c *filling) link(f *source.File, target string) bool {
 		return false
 	}
 	return os.Link(old, target) == nil // a file can have so many names and no more
-}
-
-// attributes gives a copy everything of its original but the content.
-func (c *filling) attributes(f *source.File, target string) error {
-	if f.Attrs {
-		if err := copyXattrs(c.match.Real(f), target); err != nil {
-			return err
-		}
-	}
-	if err := os.Lchown(target, c.owner.UID, c.owner.GID); err != nil {
-		return err
-	}
-	if f.Mode&fs.ModeSymlink == 0 {
-		if err := unix.Chmod(target, unixMode(f.Mode)); err != nil {
-			return err
-		}
-	}
-	mtime := unix.NsecToTimespec(f.ID.Mtime)
-	return unix.UtimesNanoAt(unix.AT_FDCWD, target, []unix.Timespec{mtime, mtime}, unix.AT_SYMLINK_NOFOLLOW)
-}
-
-// unixMode gives the bits that chmod takes.
-func unixMode(m fs.FileMode) uint32 {
-	bits := uint32(m.Perm())
-	for of, bit := range map[fs.FileMode]uint32{fs.ModeSetuid: unix.S_ISUID, fs.ModeSetgid: unix.S_ISGID, fs.ModeSticky: unix.S_ISVTX} {
-		if m&of != 0 {
-			bits |= bit
-		}
-	}
-	return bits
-}
-
-// copyXattrs copies attributes, as far as the file system takes them. The
-// overlay's own would mean something where they come to lie.
-func copyXattrs(src, dest string) error {
-	names, err := sysx.LListxattr(src)
-	if err != nil {
-		return nil //nolint:nilerr // a file system without attributes
-	}
-	for _, n := range names {
-		if strings.Contains(n, ".overlay.") {
-			continue
-		}
-		if value, err := sysx.LGetxattr(src, n); err == nil {
-			_ = sysx.LSetxattr(dest, n, value, 0) // a file system that cannot hold it is no reason to fail
-		}
-	}
-	return nil
 }

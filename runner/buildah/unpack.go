@@ -6,23 +6,35 @@ package buildah
 
 import (
 	"archive/tar"
-	"os"
+	"errors"
+	"io"
 
 	rootfs "github.com/containerd/continuity/fs"
 	"github.com/moby/go-archive"
 	"github.com/moby/go-archive/chrootarchive"
 	fscopy "github.com/tonistiigi/fsutil/copy"
 	storagearchive "go.podman.io/storage/pkg/archive"
+
+	"github.com/zbuild/zbuild/internal/beneath"
+	"github.com/zbuild/zbuild/internal/source"
 )
 
 // unpack extracts what ADD takes for an archive, and says whether it was one.
-func unpack(srcRoot, src, destRoot, dest string, owner *fscopy.User) (bool, error) {
-	p, err := rootfs.RootPath(srcRoot, src)
+func unpack(tree source.Tree, src, destRoot, dest string, owner *fscopy.User) (bool, error) {
+	opened, err := tree.Open(src)
+	if errors.Is(err, beneath.ErrNotRegular) {
+		return false, nil
+	}
 	if err != nil {
 		return false, err
 	}
-	if !isArchive(p) {
+	file := opened.OS()
+	defer file.Close()
+	if !isArchive(file) {
 		return false, nil
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return false, err
 	}
 	target, err := rootfs.RootPath(destRoot, dest)
 	if err != nil {
@@ -31,11 +43,6 @@ func unpack(srcRoot, src, destRoot, dest string, owner *fscopy.User) (bool, erro
 	if _, err := fscopy.MkdirAll(target, 0o755, chowner(owner), nil); err != nil {
 		return false, hideRoots(err, destRoot)
 	}
-	file, err := os.Open(p)
-	if err != nil {
-		return false, err
-	}
-	defer file.Close()
 	opt := &archive.TarOptions{BestEffortXattrs: true}
 	if owner != nil {
 		opt.ChownOpts = &archive.ChownOpts{UID: owner.UID, GID: owner.GID}
@@ -50,19 +57,10 @@ func unpack(srcRoot, src, destRoot, dest string, owner *fscopy.User) (bool, erro
 	return true, hideRoots(chrootarchive.UntarUncompressed(plain, target, opt), destRoot)
 }
 
-// isArchive reports whether a regular file begins as a tar archive, compressed or
+// isArchive reports whether what is read begins as a tar archive, compressed or
 // not.
-func isArchive(p string) bool {
-	info, err := os.Stat(p)
-	if err != nil || !info.Mode().IsRegular() {
-		return false
-	}
-	f, err := os.Open(p)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	r, err := storagearchive.DecompressStream(f) // which needs no programs, not for xz either
+func isArchive(in io.Reader) bool {
+	r, err := storagearchive.DecompressStream(in) // which needs no programs, not for xz either
 	if err != nil {
 		return false
 	}

@@ -1,0 +1,154 @@
+//go:build linux
+
+package buildah
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/moby/buildkit/solver/pb"
+	fscopy "github.com/tonistiigi/fsutil/copy"
+
+	"github.com/zbuild/zbuild/internal/source"
+)
+
+// copy does COPY and ADD. What comes of a build context is taken in first.
+func (f *fileJob) copy(layer *stepLayer, a *pb.FileActionCopy, from int) (err error) {
+	root := layer.root
+	tree, done, err := f.open(from)
+	if err != nil {
+		return err
+	}
+	defer done()
+	local := from >= 0 && f.refs[from].input.Local != nil
+	defer func() {
+		var none *source.NotFoundError
+		if errors.As(err, &none) && !local {
+			none.In = "the stage or image that it is copied from"
+		}
+	}()
+	asked, err := f.owner(a.Owner, root)
+	if err != nil {
+		return err
+	}
+	owner := asked
+	if owner == nil && local {
+		owner = &fscopy.User{} // files of the host come as root's, whoever owns them there
+	}
+	dest := cleanPath(a.Dest)
+	if !a.CreateDestPath {
+		if err := needDir(root, path.Dir(strings.TrimSuffix(dest, "/"))); err != nil {
+			return err
+		}
+	}
+	matches, err := tree.Resolve(source.Selection{Path: a.Src, Wildcard: a.AllowWildcard, FollowLinks: a.FollowSymlink})
+	if err != nil {
+		var none *source.NotFoundError
+		if errors.As(err, &none) && none.Pattern && a.AllowEmptyWildcard {
+			return nil
+		}
+		return err
+	}
+	for _, p := range a.RequiredPaths {
+		if err := tree.Require(p); err != nil {
+			return err
+		}
+	}
+	for _, m := range matches {
+		if a.AttemptUnpackDockerCompatibility {
+			unpacked, err := unpack(tree, m, root, dest, asked)
+			if err != nil {
+				return fmt.Errorf("unpacking %s: %w", m, err)
+			}
+			if unpacked {
+				continue
+			}
+		}
+		if local {
+			err = f.copyLocal(layer, a, tree, m, owner, len(matches) == 1)
+		} else {
+			err = fscopy.Copy(f.ctx, tree.Dir, m, root, dest, copyOptions(a, nil, owner))
+		}
+		if err != nil {
+			return hideRoots(err, tree.Dir, root)
+		}
+	}
+	return nil
+}
+
+// copyLocal copies a match of a build context: all of it into the layer's own
+// directory, when that is not mounted any more, or file by file.
+func (f *fileJob) copyLocal(layer *stepLayer, a *pb.FileActionCopy, tree source.Tree, match string, owner *fscopy.User, only bool) error {
+	implied, err := tree.Implied(match)
+	if err != nil {
+		return err
+	}
+	list := f.list
+	if list == nil {
+		list = (&source.Hasher{}).List
+	}
+	files, err := list(f.ctx, tree, source.Selection{
+		Path: match, FollowLinks: a.FollowSymlink, Include: a.IncludePatterns, Exclude: a.ExcludePatterns,
+	})
+	if err != nil {
+		return err
+	}
+	m := &files.Matches[0]
+	if only && len(implied) == 0 && f.fillable(layer, a, m) {
+		if err := f.copyTaken(layer, a, tree, m, owner, nil, true); err != nil {
+			return err
+		}
+		if f.fill, err = f.filling(layer, a, tree, files, owner); err != nil || f.fill != nil {
+			return err
+		}
+	}
+	return f.copyTaken(layer, a, tree, m, owner, implied, false)
+}
+
+// copyTaken takes a match in and copies it from there; if it is a directory then
+// perhaps nothing but the directory itself.
+func (f *fileJob) copyTaken(layer *stepLayer, a *pb.FileActionCopy, tree source.Tree, m *source.Match, owner *fscopy.User, implied []string, empty bool) error {
+	root, dest := layer.root, cleanPath(a.Dest)
+	from, err := f.e.takeIn(f.ctx, m, empty)
+	if err != nil {
+		return err
+	}
+	defer from.close()
+	taken := source.Tree{Dir: from.dir, Exclude: tree.Exclude}
+	target, err := copyTarget(taken.Dir, m.Path, root, dest, a)
+	if err != nil {
+		return err
+	}
+	err = fscopy.Copy(f.ctx, taken.Dir, m.Path, root, dest, copyOptions(a, tree.Below(m.Path), owner))
+	if err == nil {
+		err = timesOfImplied(taken, m.Path, target, implied, a)
+	}
+	if err == nil && isRootDir(m.Path) {
+		err = afterContextRoot(taken.Dir, root, dest, a)
+	}
+	return hideRoots(err, taken.Dir, root)
+}
+
+// copyOptions says how one match is copied. ignored are the ignore file's
+// patterns, as they read from inside of it.
+func copyOptions(a *pb.FileActionCopy, ignored []string, owner *fscopy.User) fscopy.Opt {
+	return func(ci *fscopy.CopyInfo) {
+		ci.IncludePatterns = a.IncludePatterns
+		ci.ExcludePatterns = slices.Concat(ignored, a.ExcludePatterns)
+		ci.Chown = chowner(owner)
+		ci.Utime = timestamp(a.Timestamp)
+		if a.ModeStr != "" {
+			ci.ModeStr = a.ModeStr
+		} else if mode := int(a.Mode); mode != -1 {
+			ci.Mode = &mode
+		}
+		ci.CopyDirContents = a.DirCopyContents
+		ci.FollowLinks = a.FollowSymlink
+		ci.AlwaysReplaceExistingDestPaths = a.AlwaysReplaceExistingDestPaths
+		// A file system that cannot hold an attribute is no reason to fail.
+		ci.XAttrErrorHandler = func(string, string, string, error) error { return nil }
+	}
+}
