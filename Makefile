@@ -99,7 +99,7 @@ golden: ## Rewrite the golden files of the tests
 
 .PHONY: oracle
 oracle: ## Compare what zbuild makes of bake's files with what bake does
-	cd test && go test -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./bake
+	cd test && go test -timeout $(TESTTIMEOUT) $(TESTFLAGS) ./bake ./standin
 
 .PHONY: conformance
 conformance: test-deps build ## Build the Dockerfiles of test/conformance with zbuild and with buildkitd, and compare (needs root)
