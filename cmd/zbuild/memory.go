@@ -17,3 +17,13 @@ func collectLess(env func(string) (string, bool)) {
 		debug.SetMemoryLimit(limit)
 	}
 }
+
+// collectWaiting is for a process that waits between its builds: what a build has
+// used goes back to the system, and the next one takes as little as it can.
+func collectWaiting(env func(string) (string, bool)) {
+	const percent = 100
+	if _, ok := env("GOGC"); !ok {
+		debug.SetGCPercent(percent)
+	}
+	debug.FreeOSMemory()
+}

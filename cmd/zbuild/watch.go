@@ -129,11 +129,17 @@ func (c *watchCmd) Run(a *app) error {
 	defer keys.close()
 	v.keys = keys.active()
 
+	observe := func(n session.Notice) {
+		v.observe(n)
+		if _, idle := n.(session.Waiting); idle {
+			collectWaiting(os.LookupEnv)
+		}
+	}
 	s := session.New(opt)
 	a.logs.divert(v)
 	err = s.Watch(ctx, session.WatchOptions{
 		Quiet: c.Debounce, Ceiling: c.Ceiling, Poll: time.Duration(c.Poll), OnBusy: config.OnBusy(c.OnBusy),
-		Commands: commands, Observe: v.observe, Sync: podmanSync, Written: c.written(a.dir),
+		Commands: commands, Observe: observe, Sync: podmanSync, Written: c.written(a.dir),
 	})
 	a.logs.divert(nil)
 	v.end()

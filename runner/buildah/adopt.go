@@ -70,7 +70,7 @@ func (e *Engine) adopt(ctx context.Context, parent string, below, s runner.Snaps
 	var layer imageLayer
 	var err error
 	if clamp == nil && e.canStage(below, s) {
-		layer, err = e.adoptStaged(parent, below, s)
+		layer, err = e.adoptStaged(ctx, parent, below, s)
 	} else {
 		layer, err = e.adoptTar(parent, below, s, clamp)
 	}
@@ -113,9 +113,7 @@ func (e *Engine) digestFile(below, s runner.Snapshot) string {
 // diff opens the tar of what lies between two snapshots. The store's own Diff
 // holds its write lock for as long as the stream is open; the driver's does not.
 func (e *Engine) diff(below, s runner.Snapshot) (io.ReadCloser, error) {
-	if l, err := e.store.Layer(string(s)); err == nil && l.UncompressedDigest != "" && l.Parent == string(below) {
-		// It was unpacked, and the store knows what of: the very same tar. Read from
-		// the files it would differ by the times of whiteouts.
+	if e.unpacked(below, s) {
 		return e.storedDiff(string(s))
 	}
 	driver, err := e.store.GraphDriver()
@@ -123,6 +121,14 @@ func (e *Engine) diff(below, s runner.Snapshot) (io.ReadCloser, error) {
 		return nil, err
 	}
 	return driver.Diff(string(s), nil, string(below), nil, "")
+}
+
+// unpacked reports whether what lies between two snapshots was unpacked, and the
+// store knows what of: the very same tar. Read from the files it would differ by the
+// times of whiteouts.
+func (e *Engine) unpacked(below, s runner.Snapshot) bool {
+	l, err := e.store.Layer(string(s))
+	return err == nil && l.UncompressedDigest != "" && l.Parent == string(below)
 }
 
 // canStage reports whether the difference is a directory that can be linked.
@@ -135,14 +141,16 @@ func (e *Engine) canStage(below, s runner.Snapshot) bool {
 	return err == nil && layer.Parent == string(below) && e.native
 }
 
-func (e *Engine) adoptStaged(parent string, below, s runner.Snapshot) (imageLayer, error) {
+func (e *Engine) adoptStaged(ctx context.Context, parent string, below, s runner.Snapshot) (imageLayer, error) {
 	lowers, err := e.lowerDirs(string(s))
 	if err != nil {
 		return imageLayer{}, err
 	}
-	out, err := e.stage(&linkDiffer{
-		dir: lowers[0], open: func() (io.ReadCloser, error) { return e.diff(below, s) },
-	})
+	d := &linkDiffer{ctx: ctx, dir: lowers[0], below: lowers[1:]}
+	if e.unpacked(below, s) {
+		d.open = func() (io.ReadCloser, error) { return e.diff(below, s) }
+	}
+	out, err := e.stage(d)
 	if err != nil {
 		return imageLayer{}, err
 	}
@@ -213,8 +221,10 @@ func (e *Engine) adoptTar(parent string, below, s runner.Snapshot, clamp *time.T
 
 // linkDiffer stages a layer for the store by linking the files of a directory.
 type linkDiffer struct {
-	dir  string
-	open func() (io.ReadCloser, error) // the same as a tar stream
+	ctx   context.Context
+	dir   string
+	below []string                      // the directories that it lies on
+	open  func() (io.ReadCloser, error) // the same as a tar stream, if that cannot be made of the files
 }
 
 // Close does nothing: everything is done when ApplyDiff returns.
@@ -223,31 +233,36 @@ func (d *linkDiffer) Close() error { return nil }
 // ApplyDiff fills dest.
 func (d *linkDiffer) ApplyDiff(dest string, _ *archive.TarOptions, opt *graphdriver.DifferOptions) (graphdriver.DriverWithDifferOutput, error) {
 	out := graphdriver.DriverWithDifferOutput{Differ: d, Target: dest}
+	info, err := os.Lstat(d.dir)
+	if err != nil {
+		return out, err
+	}
+	mode := info.Mode()
+	out.RootDirMode = &mode
+	split, err := os.CreateTemp(opt.StagingDirectory, "tar-split-")
+	if err != nil {
+		return out, err
+	}
+	out.TarSplit = split
+	if err := os.Remove(split.Name()); err != nil {
+		return out, err
+	}
+	if d.open == nil {
+		l := &linkTar{ctx: d.ctx, src: d.dir, dest: dest, convert: archive.GetWhiteoutConverter(archive.OverlayWhiteoutFormat, d.below)}
+		err = l.run(split, &out)
+		return out, err
+	}
 	var linked graphdriver.DriverWithDifferOutput
 	linking := make(chan error, 1)
 	go func() { linking <- linkTree(d.dir, dest, &linked) }()
-	err := d.digest(&out, opt)
+	err = d.digest(split, &out)
 	err = errors.Join(<-linking, err)
 	out.UIDs, out.GIDs = linked.UIDs, linked.GIDs
 	return out, err
 }
 
 // digest reads the tar stream once, for everything that it tells.
-func (d *linkDiffer) digest(out *graphdriver.DriverWithDifferOutput, opt *graphdriver.DifferOptions) error {
-	info, err := os.Lstat(d.dir)
-	if err != nil {
-		return err
-	}
-	mode := info.Mode()
-	out.RootDirMode = &mode
-	split, err := os.CreateTemp(opt.StagingDirectory, "tar-split-")
-	if err != nil {
-		return err
-	}
-	out.TarSplit = split
-	if err := os.Remove(split.Name()); err != nil {
-		return err
-	}
+func (d *linkDiffer) digest(split io.Writer, out *graphdriver.DriverWithDifferOutput) error {
 	tar, err := d.open()
 	if err != nil {
 		return err
@@ -270,11 +285,7 @@ func (d *linkDiffer) digest(out *graphdriver.DriverWithDifferOutput, opt *graphd
 // and are made anew; a whiteout is a device, and linked like any file.
 func linkTree(src, dest string, out *graphdriver.DriverWithDifferOutput) error {
 	uids, gids := map[uint32]bool{}, map[uint32]bool{}
-	type made struct {
-		path string
-		stat *syscall.Stat_t
-	}
-	var dirs []made
+	var dirs []madeDir
 	err := filepath.WalkDir(src, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -297,14 +308,19 @@ func linkTree(src, dest string, out *graphdriver.DriverWithDifferOutput) error {
 				return err
 			}
 		}
-		dirs = append(dirs, made{target, st})
+		dirs = append(dirs, madeDir{target, st})
 		return copyDirXattrs(p, target)
 	})
 	if err != nil {
 		return err
 	}
-	// Owners, modes and times last, innermost first: making files changes the
-	// times of their directory.
+	out.UIDs, out.GIDs = sortedKeys(uids), sortedKeys(gids)
+	return finishDirs(dirs)
+}
+
+// finishDirs gives directories their owners, modes and times, innermost first:
+// making files changes the times of their directory.
+func finishDirs(dirs []madeDir) error {
 	for _, d := range slices.Backward(dirs) {
 		if err := os.Lchown(d.path, int(d.stat.Uid), int(d.stat.Gid)); err != nil {
 			return err
@@ -317,7 +333,6 @@ func linkTree(src, dest string, out *graphdriver.DriverWithDifferOutput) error {
 			return err
 		}
 	}
-	out.UIDs, out.GIDs = sortedKeys(uids), sortedKeys(gids)
 	return nil
 }
 
