@@ -26,46 +26,98 @@ import (
 
 // Commit makes an image of snapshots.
 func (e *Engine) Commit(ctx context.Context, spec runner.ImageSpec) (*runner.Image, error) {
+	// An image that is there keeps its layers from being removed, so nothing but
+	// their digests is needed to find it.
+	if layers, ok, err := e.knownLayers(ctx, spec); err != nil {
+		return nil, err
+	} else if ok {
+		if d, err := newDraft(spec, layers); err != nil || e.stands(d) {
+			return d.image(spec), err
+		}
+	}
 	layers, top, err := e.imageLayers(ctx, spec)
 	if err != nil {
 		return nil, err
 	}
-	config, created, err := imageConfig(spec, layers)
+	d, err := newDraft(spec, layers)
 	if err != nil {
 		return nil, err
 	}
-	raw, err := imageManifest(spec, config, layers)
-	if err != nil {
-		return nil, err
-	}
-	id, err := e.createImage(top, config, raw, created)
-	if err != nil {
+	if err := e.createImage(top, d); err != nil {
 		return nil, vanished(err)
 	}
-	img := &runner.Image{
-		ID: digest.FromBytes(config), Digest: digest.FromBytes(raw), MediaType: manifest.GuessMIMEType(raw), ManifestSize: int64(len(raw)),
-		Layers: len(layers), Platform: spec.Platform,
+	e.log.Debug("image", "id", d.id(), "layers", len(layers))
+	return d.image(spec), nil
+}
+
+// draft is what an image will be recorded as.
+type draft struct {
+	layers           []imageLayer
+	config, manifest []byte
+	created          time.Time
+}
+
+func newDraft(spec runner.ImageSpec, layers []imageLayer) (d draft, err error) {
+	d.layers = layers
+	if d.config, d.created, err = imageConfig(spec, layers); err != nil {
+		return d, err
 	}
-	for _, l := range layers {
+	d.manifest, err = imageManifest(spec, d.config, layers)
+	return d, err
+}
+
+func (d *draft) id() string { return digest.FromBytes(d.config).Encoded() }
+
+func (d *draft) image(spec runner.ImageSpec) *runner.Image {
+	img := &runner.Image{
+		ID: digest.FromBytes(d.config), Digest: digest.FromBytes(d.manifest), MediaType: manifest.GuessMIMEType(d.manifest),
+		ManifestSize: int64(len(d.manifest)), Layers: len(d.layers), Platform: spec.Platform,
+	}
+	for _, l := range d.layers {
 		img.Size += l.Size
 	}
-	e.log.Debug("image", "id", id, "layers", len(layers))
-	return img, nil
+	return img
+}
+
+// knownLayers are the layers that imageLayers would give, if it would only have to
+// look them up: their digests are known. Whether they are there is not asked.
+func (e *Engine) knownLayers(ctx context.Context, spec runner.ImageSpec) ([]imageLayer, bool, error) {
+	below, layers, err := e.baseLayers(ctx, spec)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, s := range ownLayers(spec) {
+		l, ok := e.digested(clampedOn(below, spec.Clamp), s)
+		if !ok {
+			return nil, false, nil
+		}
+		layers = append(layers, l)
+		below = s
+	}
+	return layers, true, nil
+}
+
+// baseLayers gives the topmost layer of the image that a spec builds on, and all
+// of its layers.
+func (e *Engine) baseLayers(ctx context.Context, spec runner.ImageSpec) (top runner.Snapshot, layers []imageLayer, err error) {
+	if spec.Base == nil {
+		return "", nil, nil
+	}
+	if top, err = e.base(ctx, spec.Base); err != nil {
+		return "", nil, err
+	}
+	layers, err = e.layersOf(spec.Base, string(top))
+	return top, layers, err
 }
 
 // imageLayers gives the layers of the base and those made of the spec's
 // snapshots, and the ID of the topmost.
 func (e *Engine) imageLayers(ctx context.Context, spec runner.ImageSpec) (layers []imageLayer, top string, err error) {
-	var below runner.Snapshot
-	if spec.Base != nil {
-		if below, err = e.base(ctx, spec.Base); err != nil {
-			return nil, "", err
-		}
-		top = string(below)
-		if layers, err = e.layersOf(spec.Base, top); err != nil {
-			return nil, "", err
-		}
+	below, layers, err := e.baseLayers(ctx, spec)
+	if err != nil {
+		return nil, "", err
 	}
+	top = string(below)
 	for _, s := range ownLayers(spec) {
 		l, err := e.adopt(ctx, top, below, s, spec.Clamp)
 		if err != nil {
@@ -301,6 +353,10 @@ func (e *Engine) Tag(_ context.Context, image *runner.Image, names []string) err
 			return err
 		}
 		full = append(full, name)
+	}
+	// Even names that are there already would be written down anew, and synced.
+	if img, err := e.store.Image(image.ID.Encoded()); err == nil && !slices.ContainsFunc(full, func(n string) bool { return !slices.Contains(img.Names, n) }) {
+		return nil
 	}
 	if err := e.store.AddNames(image.ID.Encoded(), full); err != nil {
 		return fmt.Errorf("tagging %s: %w", strings.Join(full, ", "), vanished(err))

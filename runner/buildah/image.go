@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	digest "github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/manifest"
@@ -66,40 +65,60 @@ func (e *Engine) hasParts(id string, keys []string) bool {
 	return err == nil && !slices.ContainsFunc(keys, func(k string) bool { return !slices.Contains(img.BigDataNames, k) })
 }
 
-// createImage records an image in the store, as containers/image would. The same
-// image may be there already, perhaps in another format, or not all of it.
-func (e *Engine) createImage(top string, config, raw []byte, created time.Time) (string, error) {
-	id := digest.FromBytes(config).Encoded()
-	d := digest.FromBytes(raw)
-	opt := &storage.ImageOptions{CreationDate: created, Digest: d, BigData: []storage.ImageBigDataOption{
-		{Key: digest.FromBytes(config).String(), Data: config, Digest: digest.FromBytes(config)},
-		{Key: storage.ImageDigestManifestBigDataNamePrefix + "-" + d.String(), Data: raw, Digest: d},
-		{Key: storage.ImageDigestBigDataKey, Data: raw, Digest: d},
-	}}
+// parts are what the store keeps of an image, as containers/image would have it.
+func (d *draft) parts() []storage.ImageBigDataOption {
+	config, sum := digest.FromBytes(d.config), digest.FromBytes(d.manifest)
+	return []storage.ImageBigDataOption{
+		{Key: config.String(), Data: d.config, Digest: config},
+		{Key: storage.ImageDigestManifestBigDataNamePrefix + "-" + sum.String(), Data: d.manifest, Digest: sum},
+		{Key: storage.ImageDigestBigDataKey, Data: d.manifest, Digest: sum},
+	}
+}
+
+// stands reports whether the image is in the store, with all of its parts.
+func (e *Engine) stands(d draft) bool {
+	img, err := e.store.Image(d.id())
+	if err != nil || img.TopLayer != "" && !e.store.Exists(img.TopLayer) {
+		return false
+	}
+	return !slices.ContainsFunc(d.parts(), func(p storage.ImageBigDataOption) bool { return !e.hasPart(img, p) })
+}
+
+func (e *Engine) hasPart(img *storage.Image, part storage.ImageBigDataOption) bool {
+	if img.BigDataDigests[part.Key] != part.Digest {
+		return false
+	}
+	have, err := e.store.ImageBigData(img.ID, part.Key)
+	return err == nil && bytes.Equal(have, part.Data)
+}
+
+// createImage records an image in the store. The same image may be there already,
+// perhaps in another format, or not all of it.
+func (e *Engine) createImage(top string, d draft) error {
+	opt := &storage.ImageOptions{CreationDate: d.created, Digest: digest.FromBytes(d.manifest), BigData: d.parts()}
 	keys := make([]string, len(opt.BigData))
 	for i, part := range opt.BigData {
 		keys[i] = part.Key
 	}
-	done, err := e.proc.beginImage(id, keys...)
+	done, err := e.proc.beginImage(d.id(), keys...)
 	if err != nil {
-		return id, err
+		return err
 	}
 	defer done()
-	if _, err = e.store.CreateImage(id, nil, top, "{}", opt); !errors.Is(err, storage.ErrDuplicateID) {
-		return id, err
+	if _, err = e.store.CreateImage(d.id(), nil, top, "{}", opt); !errors.Is(err, storage.ErrDuplicateID) {
+		return err
 	}
-	img, err := e.store.Image(id)
+	img, err := e.store.Image(d.id())
 	if err != nil {
-		return id, err
+		return err
 	}
 	for _, part := range opt.BigData {
-		have, err := e.store.ImageBigData(id, part.Key)
-		if err == nil && bytes.Equal(have, part.Data) && img.BigDataDigests[part.Key] == part.Digest {
+		if e.hasPart(img, part) {
 			continue
 		}
-		if err := e.store.SetImageBigData(id, part.Key, part.Data, manifest.Digest); err != nil {
-			return id, err
+		if err := e.store.SetImageBigData(img.ID, part.Key, part.Data, manifest.Digest); err != nil {
+			return err
 		}
 	}
-	return id, nil
+	return nil
 }
