@@ -39,11 +39,11 @@ type bakeCmd struct {
 	ListTargets   bool `hidden:"" help:"What --list=targets is called now."`
 	ListVariables bool `hidden:"" help:"What --list=variables is called now."`
 
-	Progress     string `placeholder:"MODE" env:"BUILDKIT_PROGRESS" help:"How to show progress: ${modes}. Default: auto."`
-	Jobs         int    `short:"j" placeholder:"N" help:"How many steps may run at once. Default: the number of cores."`
-	KeepGoing    bool   `short:"k" help:"After a failure go on with what does not depend on it. What succeeds is tagged; nothing is pushed."`
-	Explain      bool   `help:"Say of every step that ran why it was not taken from the cache: what changed, against the last run."`
-	MetadataFile string `placeholder:"FILE" help:"Write the digests and names of the images to a JSON file."`
+	Progress     string   `placeholder:"MODE" env:"BUILDKIT_PROGRESS" help:"How to show progress: ${modes}. Default: auto."`
+	Jobs         jobsFlag `short:"j" placeholder:"N" help:"How many steps may run at once. Default: the number of cores. As with bake also MODE[,parallel=N]: fail-fast, defer-output or defer-error."`
+	KeepGoing    bool     `short:"k" help:"After a failure go on with what does not depend on it. What succeeds is tagged; nothing is pushed."`
+	Explain      bool     `help:"Say of every step that ran why it was not taken from the cache: what changed, against the last run."`
+	MetadataFile string   `placeholder:"FILE" help:"Write the digests and names of the images to a JSON file."`
 
 	// order is the order of the flags --set, --push and --load.
 	order []string
@@ -58,9 +58,6 @@ Progress and problems go to standard error, and so that they are not missed, pro
 
 // Validate checks what the parser cannot.
 func (c *bakeCmd) Validate() error {
-	if c.Jobs < 0 {
-		return fmt.Errorf("--jobs=%d: want a number of steps, or 0 for one per core", c.Jobs)
-	}
 	// Not an enum: the variable may be set to nothing, which is no mistake.
 	if modes := render.Modes(); c.Progress != "" && !slices.Contains(modes, c.Progress) {
 		return fmt.Errorf("--progress=%s does not exist; there are %s", c.Progress, strings.Join(modes, ", "))
@@ -188,7 +185,7 @@ func (c *bakeCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	opt.Jobs, opt.KeepGoing = c.Jobs, c.KeepGoing
+	opt.Jobs, opt.KeepGoing = c.Jobs.Steps, c.KeepGoing || c.Jobs.KeepGoing
 	if c.MetadataFile != "" {
 		opt.Provenance = metadataProvenance(os.LookupEnv)
 	}

@@ -137,7 +137,7 @@ func TestFlags(t *testing.T) {
 	if want := map[string]string{"A": "z", "B": ""}; err != nil || !cmp.Equal(vars, want) {
 		t.Errorf("vars %q, %v", vars, err)
 	}
-	if !got.Debug || !b.KeepGoing || b.Jobs != 3 || b.MetadataFile != "m.json" || b.Progress != "plain" {
+	if !got.Debug || !b.KeepGoing || b.Jobs.Steps != 3 || b.MetadataFile != "m.json" || b.Progress != "plain" {
 		t.Errorf("%+v", b)
 	}
 }

@@ -34,7 +34,7 @@ type watchCmd struct {
 	Events    string        `placeholder:"FILE" help:"Write what happens to a file as JSON lines; '-' is standard output."`
 	Progress  string        `placeholder:"MODE" env:"BUILDKIT_PROGRESS" help:"How to show progress: ${modes}. Default: auto."`
 	Push      bool          `help:"Push to the registries that the tags name, too. Short for --set=*.push=true."`
-	Jobs      int           `short:"j" placeholder:"N" help:"How many steps may run at once. Default: the number of cores."`
+	Jobs      jobsFlag      `short:"j" placeholder:"N" help:"How many steps may run at once. Default: the number of cores. As with bake also MODE[,parallel=N]: fail-fast, defer-output or defer-error."`
 	KeepGoing bool          `short:"k" help:"After a failure go on with what does not depend on it. What succeeds is tagged."`
 }
 
@@ -82,7 +82,7 @@ func (c *watchCmd) Validate() error {
 	if slices.Contains(c.Project.Files, "-") {
 		return errors.New("--file -: standard input cannot be watched")
 	}
-	build := bakeCmd{Progress: c.Progress, Jobs: c.Jobs}
+	build := bakeCmd{Progress: c.Progress}
 	return build.Validate()
 }
 
@@ -111,7 +111,7 @@ func (c *watchCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	opt.Jobs, opt.KeepGoing = c.Jobs, c.KeepGoing
+	opt.Jobs, opt.KeepGoing = c.Jobs.Steps, c.KeepGoing || c.Jobs.KeepGoing
 	ctx, stop := interruptible(context.Background(), a.stderr)
 	defer stop()
 	ctx, quit := context.WithCancelCause(ctx)
