@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/moby/buildkit/util/gitutil"
+
+	"github.com/zbuild/zbuild/internal/scratch"
 )
 
 // Tree is the tree of a commit of a git repository. It is inert.
@@ -224,16 +226,16 @@ func (g *git) ssh(ctx context.Context, t Tree, auth Auth) (opts []gitutil.Option
 	if t.KnownHosts == "" {
 		command += " -o StrictHostKeyChecking=no -o UserKnownHostsFile=" + os.DevNull
 	} else {
-		f, err := os.CreateTemp("", "zbuild-known-hosts-")
+		dir, remove, err := scratch.New("known-hosts")
 		if err != nil {
 			return nil, nil, err
 		}
-		undo = append(undo, func() { _ = os.Remove(f.Name()) })
-		_, err = f.WriteString(t.KnownHosts)
-		if err = errors.Join(err, f.Close()); err != nil {
+		undo = append(undo, func() { _ = remove() })
+		file := filepath.Join(dir, "known_hosts")
+		if err := os.WriteFile(file, []byte(t.KnownHosts), 0o600); err != nil {
 			return nil, undo, err
 		}
-		command += " -o UserKnownHostsFile=" + f.Name()
+		command += " -o UserKnownHostsFile=" + file
 	}
 	g.env = append(g.env, "GIT_SSH_COMMAND="+command)
 	if auth.Agent == nil || t.SSH == "" {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"strings"
 
@@ -19,6 +18,7 @@ import (
 
 	"github.com/zbuild/zbuild/config"
 	"github.com/zbuild/zbuild/internal/remote"
+	"github.com/zbuild/zbuild/internal/scratch"
 )
 
 // maxDefinition is the size of the largest build file that is taken from
@@ -28,11 +28,11 @@ const maxDefinition = 2 << 20
 // readRemote reads build files from behind a URL: a git repository, an archive or
 // a single file. What is fetched is not kept: contexts are fetched by the engine.
 func (s *Session) readRemote(ctx context.Context, address string, names []string) (files []config.RemoteFile, kind config.RemoteKind, err error) {
-	dir, err := os.MkdirTemp("", "zbuild-definition-")
+	dir, remove, err := scratch.New("definition")
 	if err != nil {
 		return nil, "", err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, remove()) }()
 	f := &remote.Fetcher{Dir: dir}
 	if ref, ok, err := dfgitutil.ParseGitRef(address); ok {
 		if err != nil {

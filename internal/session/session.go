@@ -26,6 +26,7 @@ import (
 	"github.com/zbuild/zbuild/internal/pack"
 	"github.com/zbuild/zbuild/internal/remote"
 	"github.com/zbuild/zbuild/internal/s3cache"
+	"github.com/zbuild/zbuild/internal/scratch"
 	"github.com/zbuild/zbuild/internal/source"
 	"github.com/zbuild/zbuild/internal/sshagent"
 	"github.com/zbuild/zbuild/planner"
@@ -411,16 +412,16 @@ func (s *Session) agentSocket(ctx context.Context, ssh config.SSH) (socket strin
 	if err != nil {
 		return "", nil, err
 	}
-	dir, err := os.MkdirTemp("", "zbuild-ssh-")
+	dir, remove, err := scratch.New("ssh")
 	if err != nil {
 		return "", nil, err
 	}
 	socket = filepath.Join(dir, "agent")
 	stop, err := a.Listen(ctx, socket)
 	if err != nil {
-		return "", nil, errors.Join(err, os.RemoveAll(dir))
+		return "", nil, errors.Join(err, remove())
 	}
-	return socket, func() { stop(); _ = os.RemoveAll(dir) }, nil
+	return socket, func() { stop(); _ = remove() }, nil
 }
 
 // Close releases the engine.

@@ -16,7 +16,9 @@ import (
 	"go.podman.io/image/v5/types"
 	"go.podman.io/storage"
 	"go.podman.io/storage/pkg/unshare"
+	"golang.org/x/sys/unix"
 
+	"github.com/zbuild/zbuild/internal/scratch"
 	"github.com/zbuild/zbuild/runner"
 )
 
@@ -106,12 +108,17 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 	}}
 	e.spreadLayers()
 	e.sweep(ctx)
+	if err := scratch.Sweep(); err != nil {
+		e.log.Warn("what killed builds have left among the temporary files cannot be removed", "error", err)
+	}
 	if e.proc, err = newProcess(e.processDir()); err != nil {
-		return nil, &UnusableError{What: "cannot write to the store's run directory", Err: err}
+		return nil, &UnusableError{What: "cannot write to the store's run directory", Fix: writable(err, e.processDir()), Err: err}
 	}
 	e.kept.names = make(map[runner.Snapshot]bool)
 	if e.kept.file, err = os.OpenFile(e.proc.path(keptName), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
-		return nil, &UnusableError{What: "cannot write to the store's run directory", Err: errors.Join(err, e.proc.close())}
+		return nil, &UnusableError{
+			What: "cannot write to the store's run directory", Fix: writable(err, e.processDir()), Err: errors.Join(err, e.proc.close()),
+		}
 	}
 	e.log.Debug("engine open", "root", store.GraphRoot(), "driver", store.GraphDriverName())
 	return e, nil
@@ -138,6 +145,17 @@ func (e *Engine) Do(ctx context.Context, job runner.Job) ([]runner.Snapshot, err
 		}
 	}
 	return nil, fmt.Errorf("%s: the buildah engine cannot do this yet", job.Step.Name)
+}
+
+// writable says what lets a directory be written to again, if that is what is wrong.
+func writable(err error, dir string) string {
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return fmt.Sprintf("make room at %s: 'df -h' and 'df -i' say what it is short of", dir)
+	case errors.Is(err, unix.EROFS):
+		return fmt.Sprintf("the file system at %s is mounted read-only: remount it, or name another place with --root and --runroot", dir)
+	}
+	return ""
 }
 
 // openStore opens containers-storage as the options and storage.conf say.
@@ -167,6 +185,9 @@ func openStore(opt Options) (storage.Store, error) {
 		fix := "run 'zbuild doctor'"
 		if unshare.IsRootless() {
 			fix = "check that /etc/subuid and /etc/subgid name you and that newuidmap is installed (package uidmap), then run 'zbuild doctor'"
+		}
+		if w := writable(err, conf.GraphRoot); w != "" {
+			fix = w
 		}
 		return nil, &UnusableError{What: fmt.Sprintf("the store at %s cannot be opened", conf.GraphRoot), Fix: fix, Err: err}
 	}

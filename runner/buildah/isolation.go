@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,6 +20,8 @@ import (
 	"time"
 
 	"go.podman.io/storage/pkg/unshare"
+
+	"github.com/zbuild/zbuild/internal/scratch"
 )
 
 // Kinds of isolation, as buildah names them.
@@ -140,6 +143,9 @@ func chooseIsolation(ctx context.Context, opt Options) (isolation, error) {
 			continue
 		}
 		version, err := tryRuntime(ctx, path)
+		if untried := (*untriedError)(nil); errors.As(err, &untried) {
+			return isolation{}, &UnusableError{What: "no OCI runtime can be tried out", Fix: writable(err, os.TempDir()), Err: err}
+		}
 		if err != nil {
 			refused = append(refused, fmt.Sprintf("%s does not work here (%v)", path, err))
 			continue
@@ -184,14 +190,14 @@ func tryRuntime(ctx context.Context, path string) (string, error) {
 	}
 	first, _, _ := strings.Cut(string(version), "\n")
 
-	dir, err := os.MkdirTemp("", "zbuild-probe-")
+	dir, remove, err := scratch.New("probe")
 	if err != nil {
-		return "", err
+		return "", &untriedError{err}
 	}
-	defer os.RemoveAll(dir)
+	defer remove() //nolint:errcheck // the next start tries again
 	root := filepath.Join(dir, "rootfs")
 	if err := os.Mkdir(root, 0o755); err != nil {
-		return "", err
+		return "", &untriedError{err}
 	}
 	spec := baseSpec(unshare.IsRootless(), networkHost)
 	spec.Root.Path = root
@@ -202,7 +208,7 @@ func tryRuntime(ctx context.Context, path string) (string, error) {
 		return "", err
 	}
 	if err := os.WriteFile(filepath.Join(dir, "config.json"), raw, 0o600); err != nil {
-		return "", err
+		return "", &untriedError{err}
 	}
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, path, "--root", filepath.Join(dir, "state"), "run", "--bundle", dir, "zbuild-probe-"+newID()[:12])
@@ -222,3 +228,12 @@ func tryRuntime(ctx context.Context, path string) (string, error) {
 	}
 	return "", fmt.Errorf("%s", text)
 }
+
+// untriedError says that a runtime could not be tried, which says nothing about it.
+type untriedError struct{ err error }
+
+// Error is that of what went wrong.
+func (e *untriedError) Error() string { return e.err.Error() }
+
+// Unwrap is for errors.Is.
+func (e *untriedError) Unwrap() error { return e.err }

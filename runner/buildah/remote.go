@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/zbuild/zbuild/internal/remote"
+	"github.com/zbuild/zbuild/internal/scratch"
 	"github.com/zbuild/zbuild/runner"
 )
 
@@ -81,15 +82,15 @@ func (e *Engine) agentSocket(job runner.Job) func(context.Context, string) (stri
 			return "", nil, err
 		}
 		// The path of a socket must be short; that of the run directory need not be.
-		dir, err := os.MkdirTemp("", "zbuild-ssh-")
+		dir, remove, err := scratch.New("ssh")
 		if err != nil {
 			return "", nil, err
 		}
 		stop, err := agent.Listen(ctx, filepath.Join(dir, "agent"))
 		if err != nil {
-			_ = os.RemoveAll(dir)
+			_ = remove()
 			return "", nil, fmt.Errorf("serving the SSH agent %q: %w", id, err)
 		}
-		return filepath.Join(dir, "agent"), func() { stop(); _ = os.RemoveAll(dir) }, nil
+		return filepath.Join(dir, "agent"), func() { stop(); _ = remove() }, nil
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 
+	"github.com/zbuild/zbuild/internal/scratch"
 	"github.com/zbuild/zbuild/internal/sshagent"
 )
 
@@ -161,11 +162,11 @@ func (x *execJob) sshMount(ctx context.Context, m *pb.Mount) (string, error) {
 		return "", err
 	}
 	// The path of a socket must be short; that of the bundle need not be.
-	dir, err := os.MkdirTemp("", "zbuild-ssh-")
+	dir, remove, err := scratch.New("ssh")
 	if err != nil {
 		return "", err
 	}
-	x.undo = append(x.undo, func() { _ = os.RemoveAll(dir) })
+	x.undo = append(x.undo, func() { _ = remove() })
 	socket := filepath.Join(dir, "agent")
 	stop, err := agent.Listen(ctx, socket)
 	if err != nil {
