@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -42,8 +43,28 @@ func Failures(w io.Writer, plan *planner.Plan, failures []error, style Style) er
 	if len(failures) > 1 {
 		fmt.Fprintf(&b, "\n%s\n", style.paint(red+bold, fmt.Sprintf("%d failures.", len(failures))))
 	}
+	if slices.ContainsFunc(failures, lacksRoom) {
+		fmt.Fprintf(&b, "\n%s %s\n", style.paint(bold, "Hint:"), roomAdvice)
+	}
 	_, err := w.Write(b.Bytes())
 	return err
+}
+
+// roomAdvice is for those whose disk is full.
+const roomAdvice = `a file system is full, or a quota is used up: 'df -h' and 'df -i' say which.
+  Where images and the cache lie, 'zbuild cache prune' makes room ('zbuild cache du' says how much), and so does
+  'podman image prune'; everywhere else remove what is not needed. What was built until now is kept.`
+
+// lacksRoom reports whether a failure is one of a disk that is full. Programs in
+// containers and some libraries say so in words only.
+func lacksRoom(err error) bool {
+	text := err.Error()
+	var step *runner.StepError
+	if errors.As(err, &step) {
+		text += "\n" + strings.Join(step.Output, "\n")
+	}
+	text = strings.ToLower(text)
+	return strings.Contains(text, "no space left on device") || strings.Contains(text, "disk quota exceeded")
 }
 
 func writeStepFailure(b *bytes.Buffer, plan *planner.Plan, l *labels, e *runner.StepError, style Style) {

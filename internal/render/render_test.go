@@ -6,9 +6,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -359,6 +361,31 @@ func TestFailures(t *testing.T) {
 			t.Fatal(err)
 		}
 		golden(t, name, out.Bytes())
+	}
+}
+
+// TestFailuresOfFullDisks: whoever's disk is full is told what makes room, whoever
+// says so.
+func TestFailuresOfFullDisks(t *testing.T) {
+	plan := project()
+	full := &fs.PathError{Op: "write", Path: "/x", Err: syscall.ENOSPC}
+	for what, c := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"a copy":       {&runner.StepError{Step: plan.Steps[1], Err: full}, true},
+		"a program":    {&runner.StepError{Step: plan.Steps[1], Output: []string{"sh: write error: No space left on device"}, Err: &runner.ExitError{Code: 1}}, true},
+		"a quota":      {fmt.Errorf("exporting api: %w", syscall.EDQUOT), true},
+		"another":      {&runner.StepError{Step: plan.Steps[1], Err: &runner.ExitError{Code: 1}}, false},
+		"another file": {fs.ErrNotExist, false},
+	} {
+		var out bytes.Buffer
+		if err := Failures(&out, plan, []error{c.err}, Style{}); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(out.String(), "zbuild cache prune"); got != c.want {
+			t.Errorf("%s: advice %v, want %v:\n%s", what, got, c.want, out.String())
+		}
 	}
 }
 

@@ -27,6 +27,8 @@ import (
 	"go.podman.io/storage"
 	graphdriver "go.podman.io/storage/drivers"
 	"go.podman.io/storage/pkg/archive"
+	"go.podman.io/storage/pkg/idtools"
+	"go.podman.io/storage/pkg/ioutils"
 	"golang.org/x/sys/unix"
 
 	"github.com/zbuild/zbuild/internal/sealed"
@@ -116,6 +118,9 @@ func (e *Engine) diff(below, s runner.Snapshot) (io.ReadCloser, error) {
 	if e.unpacked(below, s) {
 		return e.storedDiff(string(s))
 	}
+	if !e.native {
+		return e.compared(below, s)
+	}
 	driver, err := e.store.GraphDriver()
 	if err != nil {
 		return nil, err
@@ -129,6 +134,42 @@ func (e *Engine) diff(below, s runner.Snapshot) (io.ReadCloser, error) {
 func (e *Engine) unpacked(below, s runner.Snapshot) bool {
 	l, err := e.store.Layer(string(s))
 	return err == nil && l.UncompressedDigest != "" && l.Parent == string(below)
+}
+
+// compared is the tar of what lies between two snapshots where that can only be told
+// by comparing their trees. The driver would do the same, but it mounts the trees
+// without the store's count of who has them mounted: then one who is done takes them
+// away from another, who goes on reading an empty directory.
+func (e *Engine) compared(below, s runner.Snapshot) (io.ReadCloser, error) {
+	above, err := e.view(s)
+	if err != nil {
+		return nil, err
+	}
+	tar, err := e.exported(below, above.root)
+	if err != nil {
+		above.close()
+		return nil, err
+	}
+	return ioutils.NewReadCloserWrapper(tar, func() error {
+		defer above.close()
+		return tar.Close()
+	}), nil
+}
+
+func (e *Engine) exported(below runner.Snapshot, root string) (io.ReadCloser, error) {
+	if below == "" {
+		return archive.TarWithOptions(root, &archive.TarOptions{Compression: archive.Uncompressed})
+	}
+	base, err := e.view(below)
+	if err != nil {
+		return nil, err
+	}
+	defer base.close()
+	changes, err := archive.ChangesDirs(root, &idtools.IDMappings{}, base.root, &idtools.IDMappings{})
+	if err != nil {
+		return nil, err
+	}
+	return archive.ExportChanges(root, changes, nil, nil)
 }
 
 // canStage reports whether the difference is a directory that can be linked.

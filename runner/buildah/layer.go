@@ -180,11 +180,22 @@ func (e *Engine) view(s runner.Snapshot) (*view, error) {
 		e.log.Debug("mounting a view failed; the driver mounts it instead", "error", err)
 	}
 	_ = os.Remove(dir)
+	done, err := e.proc.beginView(string(s))
+	if err != nil {
+		return nil, err
+	}
 	root, err := e.store.Mount(string(s), "")
 	if err != nil {
-		return nil, fmt.Errorf("mounting a snapshot: %w", err)
+		done()
+		return nil, fmt.Errorf("mounting a snapshot: %w", vanished(err))
 	}
-	return &view{root: root, close: func() { _, _ = e.store.Unmount(string(s), false) }}, nil
+	return &view{root: root, close: func() {
+		if _, err := e.store.Unmount(string(s), false); err != nil {
+			e.log.Debug("unmounting a view", "error", err)
+			return // stays in the journal
+		}
+		done()
+	}}, nil
 }
 
 // lowerDirs lists the directories that make up a layer's tree, the topmost

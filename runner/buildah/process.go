@@ -32,6 +32,7 @@ const (
 	runtimeName = "runtime" // the OCI runtime's state
 	bundlesName = "bundles"
 	mountsName  = "mounts" // read-only views of snapshots
+	viewsName   = "views"  // one empty file per view that the store has mounted
 	emptyName   = "empty"  // a directory that stays empty
 	runtimePath = "runtime.path"
 	keptName    = "kept" // the snapshots that the process uses
@@ -60,7 +61,7 @@ func newProcess(parent string) (*process, error) {
 		return nil, err
 	}
 	p := &process{}
-	for _, name := range []string{layersName, imagesName, runtimeName, bundlesName, mountsName, emptyName} {
+	for _, name := range []string{layersName, imagesName, runtimeName, bundlesName, mountsName, viewsName, emptyName} {
 		if err = os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
 			break
 		}
@@ -101,6 +102,16 @@ func (p *process) begin(layer string) error {
 }
 
 func (p *process) end(layer string) { _ = os.Remove(p.path(layersName, layer)) }
+
+// beginView notes that the store mounts a layer for this process; done that it does
+// no more.
+func (p *process) beginView(layer string) (done func(), err error) {
+	f, err := os.CreateTemp(p.path(viewsName), layer+"-")
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = os.Remove(f.Name()) }, f.Close()
+}
 
 // usesRuntime notes which OCI runtime knows about the containers.
 func (p *process) usesRuntime(path string) error {
@@ -240,6 +251,13 @@ func (e *Engine) sweepOne(ctx context.Context, dir string) {
 	close(over)
 	killMounted(filepath.Join(dir, bundlesName), over)
 	unmountBelow(dir)
+	views, _ := os.ReadDir(filepath.Join(dir, viewsName))
+	for _, v := range views {
+		layer, _, _ := strings.Cut(v.Name(), "-")
+		if _, err := e.store.Unmount(layer, false); err != nil {
+			e.log.Debug("unmounting what a killed build looked at", "error", err)
+		}
+	}
 	e.sweepImages(dir)
 	layers, _ := os.ReadDir(filepath.Join(dir, layersName))
 	for _, l := range layers {

@@ -115,11 +115,7 @@ func (e *Engine) measure(layer string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	driver, err := e.store.GraphDriver()
-	if err != nil {
-		return 0, err
-	}
-	return driver.DiffSize(layer, nil, l.Parent, nil, "")
+	return e.store.DiffSize(l.Parent, layer)
 }
 
 // CacheMounts lists the directories of cache mounts.
