@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,7 +49,47 @@ func free(t *testing.T, dir string) int64 {
 	return int64(st.Bavail) * st.Bsize
 }
 
-// TestFull lets bakes run out of space at random places.
+// scarcity is something that a file system may run out of.
+type scarcity struct {
+	disk  func(t *testing.T) string
+	free  func(t *testing.T, disk string) int64
+	waste func(t *testing.T, disk string, n int64) (giveBack func())
+}
+
+var scarcities = map[string]scarcity{
+	"bytes": {
+		disk: func(t *testing.T) string { return smallDisk(t, 120) },
+		free: free,
+		waste: func(t *testing.T, disk string, n int64) func() {
+			filler := filepath.Join(disk, "filler")
+			fill(t, filler, n)
+			return func() { must(t, os.Remove(filler)) }
+		},
+	},
+	"inodes": {
+		disk: func(t *testing.T) string {
+			disk := t.TempDir()
+			must(t, unix.Mount("tmpfs", disk, "tmpfs", 0, "size=400m,nr_inodes=5000"))
+			t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
+			return disk
+		},
+		free: func(t *testing.T, disk string) int64 {
+			var st unix.Statfs_t
+			must(t, unix.Statfs(disk, &st))
+			return int64(st.Ffree)
+		},
+		waste: func(t *testing.T, disk string, n int64) func() {
+			dir := filepath.Join(disk, "filler")
+			must(t, os.Mkdir(dir, 0o700))
+			for i := range n - 1 { // the directory is one, too
+				must(t, os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), nil, 0o600))
+			}
+			return func() { must(t, os.RemoveAll(dir)) }
+		},
+	},
+}
+
+// TestFull lets bakes run out of space, or of inodes, at random places.
 func TestFull(t *testing.T) {
 	rnd := random(t)
 	p := newProject(t, 3, 30)
@@ -60,14 +101,19 @@ func TestFull(t *testing.T) {
 		want[base] = clean.fingerprints()
 		unmountBelow(clean.dir)
 	}
-	disk := smallDisk(t, 120)
+	for what, scarce := range scarcities {
+		t.Run(what, func(t *testing.T) { runOut(t, rnd, p, want, scarce) })
+	}
+}
+
+func runOut(t *testing.T, rnd *rand.Rand, p *project, want map[int]map[string]string, scarce scarcity) {
+	disk := scarce.disk(t)
 	s := newPlaceIn(t, filepath.Join(disk, "place"))
 	p.base(0)
-	before := free(t, disk)
+	before := scarce.free(t, disk)
 	s.zbuild(p.dir, "bake", "--progress", "plain")
 	s.same(want[0])
-	needs := before - free(t, disk)
-	filler := filepath.Join(disk, "filler")
+	needs := before - scarce.free(t, disk)
 	failed := 0
 	for i := range times(3, 150) {
 		base := i % versions
@@ -80,7 +126,7 @@ func TestFull(t *testing.T) {
 		}
 		old := s.fingerprints()
 		leave := rnd.Int64N(needs)
-		fill(t, filler, free(t, disk)-leave)
+		giveBack := scarce.waste(t, disk, scarce.free(t, disk)-leave)
 		out, err := s.command(p.dir, "bake", "--progress", "plain").CombinedOutput()
 		if bytes.Contains(out, []byte("goroutine ")) {
 			t.Fatalf("a stack trace:\n%s", out)
@@ -91,21 +137,24 @@ func TestFull(t *testing.T) {
 			if !errors.As(err, &exit) || exit.ExitCode() != 1 && exit.ExitCode() != 125 {
 				t.Errorf("%v\n%s", err, tail(out))
 			}
-			if !strings.Contains(string(out), "no space left") && !strings.Contains(string(out), "No space left") {
+			if !strings.Contains(strings.ToLower(string(out)), "no space left") {
 				t.Errorf("nothing is said of the disk:\n%s", tail(out))
 			}
+			if !strings.Contains(string(out), "make room") && !strings.Contains(string(out), "makes room") {
+				t.Errorf("it is not said what to do:\n%s", tail(out))
+			}
 		}
-		must(t, os.Remove(filler))
+		giveBack()
 		for name, got := range s.fingerprints() {
 			if got != old[name] && got != want[base][name] {
-				t.Errorf("bake %d with %d bytes free: %s is %s, neither the old image nor the new one", i, leave, name, got)
+				t.Errorf("bake %d with %d left: %s is %s, neither the old image nor the new one", i, leave, name, got)
 			}
 		}
 		s.zbuild(p.dir, "bake", "--progress", "plain")
 		s.same(want[base])
 		s.clean()
 		if t.Failed() {
-			t.Fatalf("bake %d, with %d bytes free", i, leave)
+			t.Fatalf("bake %d, with %d left of %d", i, leave, needs)
 		}
 	}
 	t.Logf("%d bakes failed", failed)

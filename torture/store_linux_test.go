@@ -308,6 +308,13 @@ func (p *place) clean() {
 	p.t.Helper()
 	store := p.open()
 	problems, err := storecheck.Problems(store)
+	must(p.t, err)
+	images, err := store.Images()
+	for i := range images {
+		if _, err := store.ImageBigData(images[i].ID, storage.ImageDigestBigDataKey); err != nil {
+			problems = append(problems, fmt.Sprintf("an image has no manifest: %v %v", images[i].Names, err))
+		}
+	}
 	_, err2 := store.Shutdown(false)
 	must(p.t, errors.Join(err, err2))
 	p.leftovers(problems)
@@ -319,7 +326,10 @@ func (p *place) leftovers(problems []string) {
 	for _, m := range append(mountsBelow(p.dir), mountsBelow(filepath.Dir(p.run))...) {
 		problems = append(problems, "a mount was left: "+m)
 	}
-	for _, dir := range []string{p.tmp, filepath.Join(p.run, "zbuild")} {
+	for _, dir := range []string{
+		p.tmp, filepath.Join(p.run, "zbuild"), filepath.Join(p.root, "zbuild", "staged"),
+		filepath.Join(p.root, "overlay", "staging"), filepath.Join(p.root, "overlay", "tempdirs"),
+	} {
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			problems = append(problems, err.Error())
