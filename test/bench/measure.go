@@ -110,16 +110,28 @@ func (s *section) rounds() int {
 	return n
 }
 
-// alone times the programs of a workload without any builder.
+// alone times the programs of a workload without any builder. What they write goes
+// through an overlay, as it does for all builders: each write costs more there.
 func (b *bench) alone(ctx context.Context, w *workload) (seconds float64, err error) {
 	dir, err := os.MkdirTemp(b.dir, "alone-")
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, b.old.put(dir)) }()
+	place := func(name string) string { return filepath.Join(dir, name) }
+	for _, name := range []string{"lower", "upper", "work", "merged"} {
+		if err := os.Mkdir(place(name), 0o755); err != nil {
+			return 0, err
+		}
+	}
+	layers := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", place("lower"), place("upper"), place("work"))
+	if err := unix.Mount("overlay", place("merged"), "overlay", 0, layers); err != nil {
+		return 0, fmt.Errorf("mounting an overlay: %w", err)
+	}
+	defer func() { err = errors.Join(err, unix.Unmount(place("merged"), 0)) }()
 	unix.Sync()
 	start := time.Now()
-	err = command{dir: dir, argv: []string{"busybox", "sh", "-c", w.programs, "sh", dir, b.fillProgram}}.run(ctx)
+	err = command{dir: place("merged"), argv: []string{"busybox", "sh", "-c", w.programs, "sh", place("merged"), b.fillProgram}}.run(ctx)
 	return time.Since(start).Seconds(), err
 }
 

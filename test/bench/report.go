@@ -133,7 +133,7 @@ func (r *results) table(name string) string {
 	}
 	if by := s.Seconds[cold]; len(s.Alone) > 0 && len(by["zbuild"]) > 0 && len(by["BuildKit"]) > 0 {
 		least := slices.Min(s.Alone)
-		fmt.Fprintf(&b, "\nThe programs of the big RUNs alone, without a builder, take %s s of a cold build: %.0f%% of zbuild's time and %.0f%% of BuildKit's. No builder's ratio can be below %.2f.\n",
+		fmt.Fprintf(&b, "\nThe programs of the big RUNs alone, on an overlay and without a builder, take %s s of a cold build: %.0f%% of zbuild's time and %.0f%% of BuildKit's. No builder's ratio can be below %.2f.\n",
 			significant(least), 100*least/slices.Min(by["zbuild"]), 100*least/slices.Min(by["BuildKit"]), least/slices.Min(by["BuildKit"]))
 	}
 	return b.String()
