@@ -116,7 +116,7 @@ func (e *Engine) Unpack(ctx context.Context, below runner.Snapshot, l pack.Layer
 	}
 	defer layer.drop()
 	// It is written to without the overlay between, which knows nothing of that.
-	if _, err := e.store.Unmount(layer.id, false); err != nil {
+	if err := e.unmount(layer.id); err != nil {
 		return "", fmt.Errorf("unmounting a layer: %w", err)
 	}
 	if _, err := e.store.ApplyDiff(layer.id, tar); err != nil {

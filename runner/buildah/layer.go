@@ -8,11 +8,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"go.podman.io/storage"
+	graphdriver "go.podman.io/storage/drivers"
 	"golang.org/x/sys/unix"
 
 	"github.com/zbuild/zbuild/runner"
@@ -46,7 +48,7 @@ func (e *Engine) newLayer(parent runner.Snapshot) (*stepLayer, error) {
 		e.proc.end(l.id)
 		return nil, fmt.Errorf("creating a layer: %w", vanished(err))
 	}
-	root, err := e.store.Mount(l.id, "")
+	root, err := e.mount(l.id)
 	if err != nil {
 		l.drop()
 		return nil, fmt.Errorf("mounting a layer: %w", vanished(err))
@@ -62,6 +64,29 @@ func (e *Engine) newLayer(parent runner.Snapshot) (*stepLayer, error) {
 	return l, nil
 }
 
+// mount has the driver mount a layer that nobody else knows of. The store would
+// write its list of mounts and sync it, there and back, which is of no use to
+// anybody: the journal says what is to be undone after a crash.
+func (e *Engine) mount(id string) (string, error) {
+	driver, err := e.store.GraphDriver()
+	if err != nil {
+		return "", err
+	}
+	return driver.Get(id, graphdriver.MountOpts{})
+}
+
+// unmount undoes mount. It is no error if nothing is mounted.
+func (e *Engine) unmount(id string) error {
+	driver, err := e.store.GraphDriver()
+	if err != nil {
+		return err
+	}
+	if err := driver.Put(id); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // freeze unmounts the layer and gives its snapshot. From here on nothing writes
 // to it.
 func (l *stepLayer) freeze() (runner.Snapshot, error) {
@@ -71,7 +96,7 @@ func (l *stepLayer) freeze() (runner.Snapshot, error) {
 // freezeAfter does something to the layer's own directory, which must not be
 // mounted then, before it is frozen.
 func (l *stepLayer) freezeAfter(do func() error) (runner.Snapshot, error) {
-	if _, err := l.e.store.Unmount(l.id, false); err != nil {
+	if err := l.e.unmount(l.id); err != nil {
 		return "", fmt.Errorf("unmounting a layer: %w", err)
 	}
 	if err := do(); err != nil {
@@ -89,7 +114,7 @@ func (l *stepLayer) drop() {
 		return
 	}
 	l.done = true
-	if _, err := l.e.store.Unmount(l.id, true); err != nil && !errors.Is(err, storage.ErrLayerNotMounted) {
+	if err := l.e.unmount(l.id); err != nil {
 		l.e.log.Debug("unmounting an abandoned layer", "error", err)
 	}
 	if err := l.e.deleteLayer(l.id); err != nil {
