@@ -94,7 +94,7 @@ func FullName(name string) (string, error) {
 
 // WriteFile has write make a file, which appears whole or not at all. What is no
 // regular file, such as a pipe, is written to.
-func WriteFile(name string, write func(io.Writer) error) (err error) {
+func WriteFile(name string, write func(io.Writer) error) error {
 	const mode = 0o644
 	info, err := os.Stat(name)
 	switch {
@@ -110,17 +110,25 @@ func WriteFile(name string, write func(io.Writer) error) (err error) {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-")
+	dir, prefix := filepath.Dir(name), "."+filepath.Base(name)+"-"
+	f, named, err := createUnnamed(dir, prefix)
 	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
+		if f, err = os.CreateTemp(dir, prefix); err != nil {
+			return err
 		}
-	}()
-	if err = errors.Join(write(f), f.Chmod(mode), f.Close()); err != nil {
-		return err
+		temp := f.Name()
+		named = func() (string, error) { return temp, nil }
+		defer os.Remove(temp) //nolint:errcheck // it is not there any more if all went well
 	}
-	return os.Rename(f.Name(), name)
+	if err = errors.Join(write(f), f.Chmod(mode)); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	temp, err := named()
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(temp, name)
+	}
+	if err != nil {
+		_ = os.Remove(temp)
+	}
+	return err
 }

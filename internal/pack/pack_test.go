@@ -200,6 +200,19 @@ func TestWriteFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// Where the file system can have it so, a process that dies leaves nothing.
+	if f, _, err := createUnnamed(dir, "x"); err == nil {
+		f.Close()
+		err := WriteFile(name, func(w io.Writer) error {
+			if there, err := os.ReadDir(dir); err != nil || len(there) != 1 {
+				t.Errorf("while it is written there is %v, %v", there, err)
+			}
+			return hello(w)
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
 	failed := errors.New("failed")
 	if err := WriteFile(name, func(w io.Writer) error { _, _ = io.WriteString(w, "half"); return failed }); !errors.Is(err, failed) {
 		t.Errorf("error %v", err)
