@@ -25,7 +25,7 @@ func Build(ctx context.Context, project *config.Project, opt Options) (*Plan, hc
 	opt = opt.withDefaults(project)
 	s := &session{
 		ctx: ctx, project: project, opt: opt,
-		files: newFiles(opt), images: newImages(ctx, opt.Images), remotes: newRemotes(ctx, opt), dockerfiles: make(map[string]*parsed),
+		files: newFiles(opt), images: newImages(ctx, opt.Images), remotes: newRemotes(ctx, opt), caps: newCapabilities(), dockerfiles: make(map[string]*parsed),
 	}
 	units, diags := s.units()
 	if !diags.HasErrors() {

@@ -65,7 +65,7 @@ func Call(ctx context.Context, project *config.Project, methods map[string]Metho
 	opt = opt.withDefaults(project)
 	s := &session{
 		ctx: ctx, project: project, opt: opt,
-		files: newFiles(opt), images: newImages(ctx, opt.Images), remotes: newRemotes(ctx, opt), dockerfiles: make(map[string]*parsed),
+		files: newFiles(opt), images: newImages(ctx, opt.Images), remotes: newRemotes(ctx, opt), caps: newCapabilities(), dockerfiles: make(map[string]*parsed),
 	}
 	units, diags := s.units()
 	plan := &Plan{Sources: map[string][]byte{}}

@@ -148,6 +148,7 @@ func (r *run) gateway(opts map[string]string) (*gateway, error) {
 		opts: maps.Clone(opts), build: u.opt.Platform, image: r.image, layout: r.layoutImage, remote: r.remoteRef, metadata: r.sourceMetadata,
 		locals: map[string]func(string) ([]byte, error){dockerfileName: u.readBeside},
 		inputs: make(map[string]llb.State),
+		caps:   u.caps,
 	}
 	switch {
 	case !u.remoteContext():

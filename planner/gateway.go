@@ -37,6 +37,7 @@ type gateway struct {
 	build  ocispecs.Platform
 	locals map[string]func(name string) ([]byte, error) // readers of local sources
 	inputs map[string]llb.State
+	caps   capabilities
 	image  func(ctx context.Context, ref string, platform ocispecs.Platform) (*BaseImage, error)
 	layout func(ref string, opt *sourceresolver.ResolveOCILayoutOpt) (*BaseImage, error)
 	// remote looks into a remote source; metadata tells what it stands for now.
@@ -52,9 +53,17 @@ func (g *gateway) BuildOpts() client.BuildOpts {
 		Opts:    maps.Clone(g.opts), // the frontend writes to it
 		Workers: []client.WorkerInfo{{Platforms: []ocispecs.Platform{g.build}}},
 		Product: "zbuild",
-		LLBCaps: llbCaps(),
-		Caps:    gwpb.Caps.CapSet(gwpb.Caps.All()),
+		LLBCaps: g.caps.llb,
+		Caps:    g.caps.frontend,
 	}
+}
+
+// capabilities are what a frontend may make use of: the same for all targets, and
+// made once, for they are long lists.
+type capabilities struct{ llb, frontend apicaps.CapSet }
+
+func newCapabilities() capabilities {
+	return capabilities{llb: llbCaps(), frontend: gwpb.Caps.CapSet(gwpb.Caps.All())}
 }
 
 // llbCaps is the part of LLB that engines are asked for.

@@ -24,6 +24,7 @@ type session struct {
 	files   *files
 	images  *images
 	remotes *remotes
+	caps    capabilities
 
 	mu          sync.Mutex
 	dockerfiles map[string]*parsed // by name

@@ -19,8 +19,16 @@ type images struct {
 	mu   sync.Mutex
 	open Engine
 	err  error // of opening; kept, so that it is tried once
+	whenOpen func(Engine)
 
 	tasks int
+}
+
+// call has something called when the engine is opened; nil for nothing.
+func (i *images) call(whenOpen func(Engine)) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.whenOpen = whenOpen
 }
 
 func (i *images) engine(ctx context.Context) (Engine, error) {
@@ -37,6 +45,9 @@ func (i *images) engine(ctx context.Context) (Engine, error) {
 	switch {
 	case err == nil:
 		i.open = engine
+		if i.whenOpen != nil {
+			i.whenOpen(engine)
+		}
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	default:

@@ -171,6 +171,9 @@ func (s *Session) Generate(ctx context.Context, last Phase) *Generation {
 	if s.ended(ctx, g) || last == Load || len(g.Project.Built().Targets) == 0 && len(g.Project.Targets) > 0 {
 		return g
 	}
+	if last == Run {
+		defer s.indexEarly()()
+	}
 	s.plan(ctx, g)
 	if s.ended(ctx, g) || last == Plan {
 		return g
@@ -271,6 +274,21 @@ func (s *Session) hasher(ctx context.Context) (*source.Hasher, error) {
 	if err != nil {
 		return nil, err
 	}
+	return &source.Hasher{Index: s.openIndex(engine)}, nil
+}
+
+// indexEarly has the index of files read while the plan is being made, if that
+// opens the engine; wait returns when it is not being read.
+func (s *Session) indexEarly() (wait func()) {
+	var reading sync.WaitGroup
+	s.images.call(func(engine Engine) { reading.Go(func() { s.openIndex(engine) }) })
+	return func() {
+		s.images.call(nil)
+		reading.Wait()
+	}
+}
+
+func (s *Session) openIndex(engine Engine) *source.FileIndex {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.index == nil {
@@ -280,7 +298,7 @@ func (s *Session) hasher(ctx context.Context) (*source.Hasher, error) {
 		}
 		s.index = index
 	}
-	return &source.Hasher{Index: s.index}, nil
+	return s.index
 }
 
 // keep keeps the index of files in memory from one generation to the next. It is

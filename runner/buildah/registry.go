@@ -17,6 +17,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"go.podman.io/image/v5/copy"
 	"go.podman.io/image/v5/docker"
+	"go.podman.io/image/v5/image"
 	"go.podman.io/image/v5/pkg/sysregistriesv2"
 	"go.podman.io/image/v5/signature"
 	is "go.podman.io/image/v5/storage"
@@ -199,11 +200,16 @@ func trimTag(name reference.Named) reference.Named {
 
 // readImage reads an image's manifest and configuration.
 func readImage(ctx context.Context, ref types.ImageReference, name reference.Named, sys *types.SystemContext) (*planner.BaseImage, error) {
-	img, err := ref.NewImage(ctx, sys)
+	// Not ref.NewImage, which adds up the sizes of all layers in the store.
+	src, err := ref.NewImageSource(ctx, sys)
 	if err != nil {
 		return nil, err
 	}
-	defer img.Close()
+	defer src.Close()
+	img, err := image.FromUnparsedImage(ctx, sys, image.UnparsedInstance(src, nil))
+	if err != nil {
+		return nil, err
+	}
 	raw, _, err := img.Manifest(ctx)
 	if err != nil {
 		return nil, err
