@@ -16,9 +16,9 @@ import (
 type images struct {
 	opt *Options
 
-	mu   sync.Mutex
-	open Engine
-	err  error // of opening; kept, so that it is tried once
+	mu       sync.Mutex
+	open     Engine
+	err      error // of opening; kept, so that it is tried once
 	whenOpen func(Engine)
 
 	tasks int
