@@ -44,6 +44,8 @@ type imageLayer struct {
 	ID     string        `json:"id"` // in the store
 	DiffID digest.Digest `json:"diffID"`
 	Size   int64         `json:"size"` // bytes of its tar, uncompressed
+	// Plain says that files had extended attributes, which the layer is without.
+	Plain bool `json:"plain,omitempty"`
 }
 
 // chainLayerID is the ID that containers/image gives a layer, which makes equal
@@ -71,10 +73,12 @@ func (e *Engine) adopt(ctx context.Context, parent string, below, s runner.Snaps
 	}
 	var layer imageLayer
 	var err error
-	if clamp == nil && e.canStage(below, s) {
+	staged := clamp == nil && e.canStage(below, s)
+	if staged {
 		layer, err = e.adoptStaged(ctx, parent, below, s)
-	} else {
-		layer, err = e.adoptTar(parent, below, s, clamp)
+	}
+	if !staged || errors.Is(err, errAttributes) {
+		layer, err = e.adoptTar(parent, below, s, changes{clamp, e.attributed(below, s)})
 	}
 	if err != nil {
 		return imageLayer{}, fmt.Errorf("making a layer of %s: %w", s, vanished(err))
@@ -229,8 +233,8 @@ func (e *Engine) stage(d *linkDiffer) (*graphdriver.DriverWithDifferOutput, erro
 
 // adoptTar makes a layer the long way, through a tar stream, with any driver. The
 // first pass finds the digest, for the layer's ID depends on it.
-func (e *Engine) adoptTar(parent string, below, s runner.Snapshot, clamp *time.Time) (imageLayer, error) {
-	tar, err := e.clamped(below, s, clamp)
+func (e *Engine) adoptTar(parent string, below, s runner.Snapshot, c changes) (imageLayer, error) {
+	tar, err := e.changed(below, s, c)
 	if err != nil {
 		return imageLayer{}, err
 	}
@@ -239,11 +243,11 @@ func (e *Engine) adoptTar(parent string, below, s runner.Snapshot, clamp *time.T
 	if err = errors.Join(err, tar.Close()); err != nil {
 		return imageLayer{}, err
 	}
-	l := imageLayer{ID: chainLayerID(parent, sum.Digest()), DiffID: sum.Digest(), Size: size}
+	l := imageLayer{ID: chainLayerID(parent, sum.Digest()), DiffID: sum.Digest(), Size: size, Plain: c.plain}
 	if e.store.Exists(l.ID) {
 		return l, nil
 	}
-	if tar, err = e.clamped(below, s, clamp); err != nil {
+	if tar, err = e.changed(below, s, c); err != nil {
 		return imageLayer{}, err
 	}
 	defer tar.Close()

@@ -272,7 +272,10 @@ func tarHeader(path, name string, info fs.FileInfo) (*tar.Header, error) {
 		return nil, err
 	}
 	for _, n := range names {
-		if n != "security.capability" && n != "security.ima" && (!strings.HasPrefix(n, "user.") || strings.HasPrefix(n, "user.overlay.")) {
+		if leftBehind(n) {
+			return nil, errAttributes
+		}
+		if !inTar(n) {
 			continue
 		}
 		value, err := system.Lgetxattr(path, n)

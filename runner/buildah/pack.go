@@ -10,13 +10,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/containerd/continuity/sysx"
 	digest "github.com/opencontainers/go-digest"
 	"go.podman.io/storage"
 	"go.podman.io/storage/pkg/archive"
+	"golang.org/x/sys/unix"
 
 	"github.com/zbuild/zbuild/internal/pack"
 	"github.com/zbuild/zbuild/runner"
@@ -77,7 +82,7 @@ func (e *Engine) storedDiff(layer string) (io.ReadCloser, error) {
 // stepLayer is a layer that a step made.
 func (e *Engine) stepLayer(below, s runner.Snapshot, l imageLayer, clamp *time.Time) pack.Layer {
 	return pack.Layer{DiffID: l.DiffID, Size: l.Size, Open: func(context.Context) (io.ReadCloser, error) {
-		return e.clamped(below, s, clamp)
+		return e.changed(below, s, changes{clamp, l.Plain})
 	}}
 }
 
@@ -110,15 +115,84 @@ const (
 	spoolPrefix = "layer-"
 )
 
-// clamped opens the tar of what lies between two snapshots, no file of which is
-// younger than clamp, if that is set.
-func (e *Engine) clamped(below, s runner.Snapshot, clamp *time.Time) (io.ReadCloser, error) {
-	tar, err := e.diff(below, s)
-	if err != nil || clamp == nil {
-		return tar, err
-	}
-	return pack.Clamp(tar, *clamp), nil
+// changes are what is different in a layer from what a step left.
+type changes struct {
+	clamp *time.Time // no file is younger, if it is set
+	plain bool       // files have no extended attributes
 }
+
+// changed opens the tar of what lies between two snapshots, with changes.
+func (e *Engine) changed(below, s runner.Snapshot, c changes) (io.ReadCloser, error) {
+	tar, err := e.diff(below, s)
+	if err != nil {
+		return nil, err
+	}
+	if c.plain {
+		tar = pack.Plain(tar)
+	}
+	if c.clamp != nil {
+		tar = pack.Clamp(tar, *c.clamp)
+	}
+	return tar, nil
+}
+
+// errAttributes says that files of a layer have extended attributes that stay
+// behind: they cannot be linked.
+var errAttributes = errors.New("files have extended attributes")
+
+// attributed reports whether files that lie between two snapshots may have
+// extended attributes that no layer has. What was unpacked is left as it was.
+func (e *Engine) attributed(below, s runner.Snapshot) bool {
+	if e.unpacked(below, s) {
+		return false
+	}
+	if !e.canStage(below, s) {
+		return true // to find out is no cheaper than to go without
+	}
+	dirs, err := e.lowerDirs(string(s))
+	if err != nil {
+		return true
+	}
+	err = filepath.WalkDir(dirs[0], func(p string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return errIfAttributed(p)
+	})
+	return err != nil
+}
+
+// errIfAttributed is errAttributes for a file that has some, or might.
+func errIfAttributed(p string) error {
+	attributed, err := hasAttributes(p)
+	if err != nil || attributed {
+		return errors.Join(err, errAttributes)
+	}
+	return nil
+}
+
+// hasAttributes reports whether a file has extended attributes that would go into
+// a tar, and that no layer has.
+func hasAttributes(p string) (bool, error) {
+	n, err := unix.Llistxattr(p, nil)
+	if errors.Is(err, unix.ENOTSUP) || err == nil && n == 0 {
+		return false, nil
+	}
+	if err != nil {
+		return false, &fs.PathError{Op: "listxattr", Path: p, Err: err}
+	}
+	names, err := sysx.LListxattr(p)
+	return slices.ContainsFunc(names, leftBehind), err
+}
+
+// inTar reports whether the store puts an extended attribute into a layer's tar.
+func inTar(name string) bool {
+	return name == "security.capability" || name == "security.ima" ||
+		strings.HasPrefix(name, "user.") && !strings.HasPrefix(name, "user.overlay.")
+}
+
+// leftBehind reports whether an extended attribute is not to be in an image's layer.
+func leftBehind(name string) bool { return inTar(name) && !pack.InLayers(name) }
 
 // digest finds out what a snapshot's layer is, without making one.
 func (e *Engine) digest(ctx context.Context, below, s runner.Snapshot, clamp *time.Time) (imageLayer, error) {
@@ -129,7 +203,8 @@ func (e *Engine) digest(ctx context.Context, below, s runner.Snapshot, clamp *ti
 	if err := ctx.Err(); err != nil {
 		return imageLayer{}, err
 	}
-	tar, err := e.clamped(below, s, clamp)
+	c := changes{clamp, e.attributed(below, s)}
+	tar, err := e.changed(below, s, c)
 	if err != nil {
 		return imageLayer{}, fmt.Errorf("reading %s: %w", s, err)
 	}
@@ -138,7 +213,7 @@ func (e *Engine) digest(ctx context.Context, below, s runner.Snapshot, clamp *ti
 	if err = errors.Join(err, tar.Close()); err != nil {
 		return imageLayer{}, fmt.Errorf("reading %s: %w", s, err)
 	}
-	l := imageLayer{DiffID: sum.Digest(), Size: size}
+	l := imageLayer{DiffID: sum.Digest(), Size: size, Plain: c.plain}
 	e.noteDigest(on, s, l)
 	return l, nil
 }
