@@ -182,24 +182,32 @@ func imageConfig(spec runner.ImageSpec, layers []imageLayer) ([]byte, time.Time,
 			break
 		}
 	}
-	var raw []byte
-	var err error
-	if spec.Format == planner.FormatDocker {
-		// An image's ID is the digest of its configuration, and an ID has one
-		// manifest that counts. Without a difference here, of two images that differ
-		// only in their format the one that is made last would decide for both.
-		raw, err = json.Marshal(struct {
-			dockerspec.DockerOCIImage
-			DockerVersion string `json:"docker_version"`
-		}{img, "zbuild"})
-	} else {
-		raw, err = json.Marshal(img)
-	}
+	raw, err := marshalConfig(img, spec.Format)
 	var created time.Time
 	if img.Created != nil {
 		created = *img.Created
 	}
 	return raw, created, err
+}
+
+func marshalConfig(img dockerspec.DockerOCIImage, format string) ([]byte, error) {
+	if format == planner.FormatDocker {
+		// An image's ID is the digest of its configuration, and an ID has one
+		// manifest that counts. Without a difference here, of two images that differ
+		// only in their format the one that is made last would decide for both.
+		return json.Marshal(struct {
+			dockerspec.DockerOCIImage
+			DockerVersion string `json:"docker_version"`
+		}{img, "zbuild"})
+	}
+	if len(img.History) == 0 {
+		// As BuildKit has it: an image that nothing happened to says so.
+		return json.Marshal(struct {
+			dockerspec.DockerOCIImage
+			History []ocispecs.History `json:"history"`
+		}{img, nil})
+	}
+	return json.Marshal(img)
 }
 
 // squashHistory leaves one entry with a layer among those of this build, the

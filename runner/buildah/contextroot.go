@@ -73,8 +73,8 @@ func copyTarget(dir, p, root, dest string, a *pb.FileActionCopy) (string, error)
 // timesOfImplied gives directories that are ignored, but for something in them, the
 // times that they have in the context: for BuildKit they are a part of it like others.
 // Copying makes them for what is in them, and that changes their times.
-func timesOfImplied(tree source.Tree, p, target string, dirs []string, a *pb.FileActionCopy) error {
-	if len(dirs) == 0 || target == "" || a.Timestamp != -1 || len(a.IncludePatterns)+len(a.ExcludePatterns) > 0 {
+func timesOfImplied(tree source.Tree, p, target string, dirs []string) error {
+	if len(dirs) == 0 || target == "" {
 		return nil
 	}
 	from, err := rootfs.RootPath(tree.Dir, p)

@@ -123,8 +123,8 @@ func (f *fileJob) copyTaken(layer *stepLayer, a *pb.FileActionCopy, tree source.
 		return err
 	}
 	err = fscopy.Copy(f.ctx, taken.Dir, m.Path, root, dest, copyOptions(a, tree.Below(m.Path), owner))
-	if err == nil {
-		err = timesOfImplied(taken, m.Path, target, implied, a)
+	if err == nil && a.Timestamp == -1 && len(a.IncludePatterns)+len(a.ExcludePatterns) == 0 {
+		err = timesOfImplied(taken, m.Path, target, implied)
 	}
 	if err == nil && isRootDir(m.Path) {
 		err = afterContextRoot(taken.Dir, root, dest, a)

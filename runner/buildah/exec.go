@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"time"
 
 	rootfs "github.com/containerd/continuity/fs"
 	"github.com/moby/buildkit/executor"
@@ -275,10 +276,15 @@ func (x *execJob) localMount(ctx context.Context, m *pb.Mount, in runner.Input) 
 		}
 		return "", hideRoots(err, tree.Dir, layer.root)
 	}
-	if isRootDir(match.Path) {
-		return mount, os.Chmod(mount, contextMode)
+	implied, err := tree.Implied(match.Path)
+	if err == nil {
+		err = timesOfImplied(tree, match.Path, mount, implied)
 	}
-	return mount, nil
+	if err == nil && isRootDir(match.Path) { // of which nothing is known
+		now := time.Now()
+		err = errors.Join(os.Chmod(mount, contextMode), os.Chtimes(mount, now, now))
+	}
+	return mount, err
 }
 
 // selected is the path of a selector in a tree, links resolved inside of it.
