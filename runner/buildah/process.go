@@ -81,15 +81,7 @@ func newProcess(parent string) (*process, error) {
 
 // lockDir takes the directory's lock, or fails at once if another process has it.
 func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
+	return tryLock(os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600))
 }
 
 func (p *process) path(elem ...string) string {
@@ -118,12 +110,38 @@ func (p *process) usesRuntime(path string) error {
 	return os.WriteFile(p.path(runtimePath), []byte(path), 0o600)
 }
 
+// close removes the directory, its lock last: until then everybody can see that it
+// has an owner.
 func (p *process) close() error {
 	if p == nil {
 		return nil
 	}
-	err := os.RemoveAll(p.dir)
-	return errors.Join(err, p.lock.Close())
+	entries, err := os.ReadDir(p.dir)
+	errs := []error{err}
+	for _, entry := range entries {
+		if entry.Name() != lockName {
+			errs = append(errs, os.RemoveAll(p.path(entry.Name())))
+		}
+	}
+	errs = append(errs, os.RemoveAll(p.dir), p.lock.Close())
+	return errors.Join(errs...)
+}
+
+// lockOfAnother takes the lock of a directory that another process has made. It
+// makes none: the directory may be about to go.
+func lockOfAnother(dir string) (*os.File, error) {
+	return tryLock(os.Open(filepath.Join(dir, lockName)))
+}
+
+func tryLock(f *os.File, err error) (*os.File, error) {
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // lockFile takes the lock of a file or directory that is there.
@@ -155,7 +173,10 @@ func (e *Engine) sweep(ctx context.Context) {
 			unborn = true
 			continue
 		}
-		lock, err := lockDir(dir)
+		lock, err := lockOfAnother(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			_ = os.Remove(dir) // if it is empty: its owner died over that
+		}
 		if err != nil {
 			continue // alive, or gone already
 		}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -67,4 +68,42 @@ func TestSweepFiles(t *testing.T) {
 	start()
 	there(false, append(temporary, dead, unborn)...)
 	there(true, lasting...)
+}
+
+// TestCloseWhileSwept closes engines while others look for what dead ones have
+// left: no one trips over the other.
+func TestCloseWhileSwept(t *testing.T) {
+	parent := t.TempDir()
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			entries, _ := os.ReadDir(parent)
+			for _, entry := range entries {
+				if strings.HasPrefix(entry.Name(), newPrefix) {
+					continue // not to be touched, as in a sweep
+				}
+				if lock, err := lockOfAnother(filepath.Join(parent, entry.Name())); err == nil {
+					lock.Close()
+				}
+			}
+		}
+	}()
+	for range 500 {
+		p, err := newProcess(parent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.close(); err != nil {
+			t.Errorf("closing: %v", err)
+		}
+	}
+	close(stop)
+	<-done
 }

@@ -239,10 +239,13 @@ func (s *suite) build(ctx context.Context, t *testing.T, c *testCase, dir, progr
 // of steps; of a file that cannot be read zbuild says the place.
 var marked = regexp.MustCompile(`(?m)^\s*(\d+) \| >>> |^  on [^ ]*[Dd]ockerfile:(\d+):`)
 
-// line is the first line of a Dockerfile that a message is about, empty if it is
+// warning is one of zbuild's, with the place that it is about.
+var warning = regexp.MustCompile(`(?m)^Warning: .*\n  on .*\n`)
+
+// line is the first line of a Dockerfile that an error is about, empty if it is
 // about none.
 func line(output string) string {
-	if m := marked.FindStringSubmatch(output); m != nil {
+	if m := marked.FindStringSubmatch(warning.ReplaceAllString(output, "")); m != nil {
 		return m[1] + m[2]
 	}
 	return ""

@@ -1,0 +1,197 @@
+package conformance_test
+
+import (
+	"archive/tar"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// The files are others in each case: what buildkit has compressed once it does not
+// compress in another way, unless it is forced to.
+const outputsDockerfile = `FROM busybox
+COPY a.txt /a
+RUN cat /a > /b
+ENV C=c
+`
+
+// TestOutputs compares what leaves with the attributes that outputs have: media
+// types, compressions, annotations and lists, and what both say of it in the
+// metadata file.
+func TestOutputs(t *testing.T) {
+	s := newSuite(t)
+	for name, c := range outputCases() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(t.TempDir(), strings.ReplaceAll(name, " ", "-"))
+			files := map[string]string{"zbuild.hcl": "target \"default\" {\n" + c.target + "\n}\n", "Dockerfile": outputsDockerfile, "a.txt": name + "\n", "scratch.Dockerfile": "FROM scratch\nCOPY a.txt /\n"}
+			check(t, os.MkdirAll(dir, 0o755))
+			for file, content := range files {
+				check(t, os.WriteFile(filepath.Join(dir, file), []byte(content), 0o644))
+			}
+			check(t, age(dir))
+			var left, said [2]any
+			for i, program := range []string{"zbuild", "buildkit"} {
+				tc := &testCase{name: filepath.Base(dir), targets: []string{"default"}, env: c.env}
+				o := s.build(t.Context(), t, tc, dir, program, "--metadata-file", program+".json")
+				if c.fails != (o.err != nil) {
+					t.Fatalf("%s: %v\n%s", program, o.err, o.output)
+				}
+				if c.fails {
+					continue
+				}
+				said[i] = metadata(t, filepath.Join(dir, program+".json"))
+				if c.archive {
+					left[i] = archived(t, filepath.Join(dir, "out.tar"))
+				} else {
+					left[i] = s.shape(t, o.image, "default")
+				}
+			}
+			if d := cmp.Diff(left[1], left[0]); d != "" {
+				t.Errorf("what leaves (-buildkit +zbuild):\n%s", d)
+			}
+			if d := cmp.Diff(said[1], said[0]); d != "" {
+				t.Errorf("metadata (-buildkit +zbuild):\n%s", d)
+			}
+		})
+	}
+}
+
+type outputCase struct {
+	target  string // its attributes
+	env     []string
+	fails   bool
+	archive bool // it leaves as out.tar, and goes nowhere else
+}
+
+func outputCases() map[string]outputCase {
+	out := func(attrs string) string { return fmt.Sprintf("output = [%q]", "type=registry"+attrs) }
+	const both = "platforms = [\"linux/amd64\", \"linux/arm64\"]\ndockerfile = \"scratch.Dockerfile\"\n"
+	return map[string]outputCase{
+		"plain":         {target: out("")},
+		"image":         {target: `output = ["type=image,push=true"]`},
+		"gzip 1":        {target: out(",compression=gzip,compression-level=1")},
+		"gzip 9 forced": {target: out(",compression=gzip,compression-level=9,force-compression=true")},
+		"zstd":          {target: out(",compression=zstd")},
+		"zstd forced":   {target: out(",compression=zstd,compression-level=19,force-compression=true")},
+		"uncompressed":  {target: out(",compression=uncompressed,force-compression=true")},
+		"oci":           {target: out(",oci-mediatypes=true")},
+		"docker":        {target: out(",oci-mediatypes=false")},
+		"docker forced": {target: out(",oci-mediatypes=false,compression=gzip,force-compression=true")},
+		"docker list":   {target: both + out(",oci-mediatypes=false")},
+		"annotations":   {target: out("") + "\n" + `annotations = ["a=1", "manifest:b=2", "manifest-descriptor:c=3"]`},
+		"annotations list": {target: both + out("") + "\n" + `annotations = [
+			"a=1", "manifest:b=2", "manifest-descriptor:c=3", "index:d=4", "index-descriptor:e=5", "index,manifest:f=6",
+			"manifest[linux/arm64]:g=7", "manifest-descriptor[linux/amd64]:h=8", "manifest[linux/amd64]:b=own"]`},
+		"annotations index of one": {target: out("") + "\n" + `annotations = ["index:d=4"]`, fails: true},
+		"annotations attested": {target: out("") + "\n" + `attest = ["type=provenance,mode=min"]
+			annotations = ["a=1", "index:d=4", "index-descriptor:e=5", "manifest-descriptor:c=3"]`},
+		"annotations docker":     {target: out(",oci-mediatypes=false") + "\n" + `annotations = ["manifest-descriptor:d=4"]`, fails: true},
+		"annotations elsewhere":  {target: both + out("") + "\n" + `annotations = ["manifest[linux/s390x]:d=4"]`, fails: true},
+		"annotations attributes": {target: out(",annotation.x=1,annotation-manifest-descriptor.y=2")},
+		"one platform":           {target: "platforms = [\"linux/arm64\"]\ndockerfile = \"scratch.Dockerfile\"\n" + out("")},
+		"epoch":                  {target: out(",rewrite-timestamp=true"), env: []string{"SOURCE_DATE_EPOCH=1500000000"}},
+		"two outputs":            {target: `output = ["type=registry", "type=oci,dest=out.tar", "type=tar,dest=tree.tar"]`},
+		"archive":                {target: `output = ["type=oci,dest=out.tar"]`, archive: true},
+		"archive of two":         {target: both + `output = ["type=oci,dest=out.tar"]` + "\n" + `annotations = ["index:d=4", "index-descriptor:e=5"]`, archive: true},
+		"archive docker types":   {target: `output = ["type=oci,dest=out.tar,oci-mediatypes=false"]`, archive: true},
+		"archive for docker":     {target: `output = ["type=docker,dest=out.tar"]`, archive: true},
+		"archive for docker oci": {target: `output = ["type=docker,dest=out.tar,oci-mediatypes=true,compression=zstd,force-compression=true"]`, archive: true},
+		"archive attested":       {target: `output = ["type=oci,dest=out.tar"]` + "\n" + `attest = ["type=provenance,mode=min"]`, archive: true},
+	}
+}
+
+// shape is what an image consists of: lists, manifests and configurations as JSON,
+// and of layers how they are compressed. Digests stand under other names.
+func (s *suite) shape(t *testing.T, repository, tag string) any {
+	t.Helper()
+	raw := s.get(t, repository+"/manifests/"+tag)
+	var list ocispecs.Index
+	check(t, json.Unmarshal(raw, &list))
+	out := []any{s.plain(t, raw)}
+	for _, m := range list.Manifests {
+		if m.Platform == nil || m.Platform.OS != "unknown" {
+			out = append(out, s.plain(t, s.get(t, repository+"/manifests/"+m.Digest.String())))
+		}
+	}
+	return out
+}
+
+// archived is what an archive has: its index, and of others whether they are there.
+func archived(t *testing.T, file string) any {
+	t.Helper()
+	f, err := os.Open(file)
+	check(t, err)
+	defer f.Close()
+	out := make(map[string]any)
+	blobs := 0
+	for archive := tar.NewReader(f); ; {
+		h, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		check(t, err)
+		raw, err := io.ReadAll(archive)
+		check(t, err)
+		switch {
+		case h.Typeflag == tar.TypeDir:
+			out[h.Name] = h.Mode
+		case strings.HasPrefix(h.Name, "blobs/"):
+			blobs++
+		default:
+			var v any
+			check(t, json.Unmarshal(hashes.ReplaceAll(raw, []byte("$1")), &v))
+			out[h.Name] = withoutDigests(v)
+		}
+	}
+	out["blobs"] = blobs
+	return out
+}
+
+// hashes are digests, also as names of files.
+var hashes = regexp.MustCompile(`(sha256[:/])[0-9a-f]{64}`)
+
+func (s *suite) plain(t *testing.T, raw []byte) any {
+	t.Helper()
+	var v any
+	check(t, json.Unmarshal(raw, &v))
+	return withoutDigests(v)
+}
+
+// withoutDigests is JSON without what two builds cannot have the same.
+func withoutDigests(v any) any {
+	switch v := v.(type) {
+	case []any:
+		for i := range v {
+			v[i] = withoutDigests(v[i])
+		}
+	case map[string]any:
+		for key, value := range v {
+			switch key {
+			case "buildkit/rewritten-timestamp": // a note of its own
+				delete(v, key)
+				continue
+			case "org.opencontainers.image.created":
+				_, err := time.Parse(time.RFC3339, fmt.Sprint(value))
+				v[key] = err
+			case "digest", "size", "vnd.docker.reference.digest":
+				v[key] = fmt.Sprintf("%T", value)
+			default:
+				if v[key] = withoutDigests(value); key == "annotations" && len(value.(map[string]any)) == 0 {
+					delete(v, key)
+				}
+			}
+		}
+	}
+	return v
+}
