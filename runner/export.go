@@ -31,11 +31,15 @@ type export struct {
 // outgoing is one output of a target. All platforms of the target share it.
 type outgoing struct {
 	spec  exporter.Spec
+	order int // among the target's outputs
 	dest  string
 	names []string
 	// toStore says that it is an image in the store, packs that it leaves as blobs.
 	toStore, packs bool
 	bundle         *pack.Bundle
+	// anew says that layers of a base image are compressed here, because they cannot
+	// be had as they were.
+	anew bool
 }
 
 // imageShape is what outputs may have different of the same image.
@@ -104,7 +108,7 @@ func outgoings(t *config.Target) ([]*outgoing, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: output: %w", t.Name, err)
 		}
-		g := &outgoing{spec: spec, dest: o.Dest, names: unique(t.Tags), toStore: spec.ToStore(o.Dest)}
+		g := &outgoing{spec: spec, order: len(out), dest: o.Dest, names: unique(t.Tags), toStore: spec.ToStore(o.Dest)}
 		if len(g.names) == 0 {
 			g.names = unique(spec.Names)
 		}

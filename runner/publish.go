@@ -54,6 +54,9 @@ func (r *run) publish(ctx context.Context, result *Result, exports []*export) {
 			return
 		}
 	}
+	for _, d := range deliveries {
+		slices.SortFunc(d.result.Outputs, func(a, b OutputResult) int { return a.order - b.order })
+	}
 	if len(result.Failures) == 0 {
 		result.Failures = append(result.Failures, r.exportCaches(ctx, deliveries)...)
 	}
@@ -128,42 +131,53 @@ func (r *run) bundle(ctx context.Context, d *delivery) error {
 		if !o.packs {
 			continue
 		}
-		var images []*pack.Image
-		for _, x := range d.exports {
-			img := x.packed[o.shape()]
-			if cachesInline(d.target.Config) {
-				var err error
-				if img, err = r.withCache(x, img); err != nil {
-					return err
-				}
-			}
-			images = append(images, img)
-		}
-		opt := pack.Options{
-			How:         pack.How{Compression: o.spec.Image.Compression, Level: -1},
-			Docker:      d.target.Config.Format == planner.FormatDocker,
-			Annotations: o.spec.Image.Annotations,
-		}
-		if l := o.spec.Image.Level; l != nil {
-			opt.How.Level = *l
-		}
-		if oci := o.spec.Image.OCITypes; oci != nil {
-			opt.Docker = !*oci
-		}
-		if o.spec.Type != exporter.Docker { // whose archives have one image and nothing else
-			opt.Attest = r.attestFor(d, o, images)
-		}
-		if opt.Attest != nil && opt.Docker {
-			return errors.New("attestations need OCI's media types: leave oci-mediatypes=false and format=docker out")
-		}
-		// BuildKit's default too.
-		opt.Artifact = o.spec.Image.Artifact == nil || *o.spec.Image.Artifact
-		var err error
-		if o.bundle, err = pack.Build(ctx, r.opt.Compressor, images, opt); err != nil {
+		if err := r.bundleOutput(ctx, d, o); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// bundleOutput makes the bundle of one output.
+func (r *run) bundleOutput(ctx context.Context, d *delivery, o *outgoing) error {
+	var images []*pack.Image
+	for _, x := range d.exports {
+		img := x.packed[o.shape()]
+		if cachesInline(d.target.Config) {
+			var err error
+			if img, err = r.withCache(x, img); err != nil {
+				return err
+			}
+		}
+		images = append(images, img)
+	}
+	opt := pack.Options{
+		How: pack.How{
+			Compression: o.spec.Image.Compression, Level: -1,
+			// A registry shares layers that are the same. Archives are to be whole without
+			// one, and the same whether it can be had or not.
+			Keep: o.spec.Push && !o.spec.Image.Force && !o.anew,
+		},
+		Docker:      d.target.Config.Format == planner.FormatDocker,
+		Annotations: o.spec.Image.Annotations,
+	}
+	if l := o.spec.Image.Level; l != nil {
+		opt.How.Level = *l
+	}
+	if oci := o.spec.Image.OCITypes; oci != nil {
+		opt.Docker = !*oci
+	}
+	if o.spec.Type != exporter.Docker { // whose archives have one image and nothing else
+		opt.Attest = r.attestFor(d, o, images)
+	}
+	if opt.Attest != nil && opt.Docker {
+		return errors.New("attestations need OCI's media types: leave oci-mediatypes=false and format=docker out")
+	}
+	// BuildKit's default too.
+	opt.Artifact = o.spec.Image.Artifact == nil || *o.spec.Image.Artifact
+	var err error
+	o.bundle, err = pack.Build(ctx, r.opt.Compressor, images, opt)
+	return err
 }
 
 // pushed are the outputs that go to a registry.
@@ -183,13 +197,29 @@ func (r *run) upload(ctx context.Context, d *delivery) error {
 		if len(o.names) == 0 {
 			r.opt.Sink.Emit(event.Warning{Text: d.target.Name + " has no tags, so there is nothing to push it as", Time: r.opt.Now()})
 		}
-		for _, repository := range repositories(o.names) {
-			err := r.task("upload:"+d.target.Name+":"+repository, "pushing layers of "+d.target.Name+" to "+repository, func() ([]string, error) {
-				return nil, r.opt.Engine.Upload(ctx, o.bundle, repository, o.spec.Insecure)
-			})
-			if err != nil {
-				return err
+		err := r.uploadOutput(ctx, d, o)
+		var origin *pack.OriginError
+		if errors.As(err, &origin) && ctx.Err() == nil {
+			r.warn(nil, fmt.Errorf("%s: %w; its layers are compressed anew, and no registry will share them with it", d.target.Name, origin))
+			o.anew = true
+			if err = r.bundleOutput(ctx, d, o); err == nil {
+				err = r.uploadOutput(ctx, d, o)
 			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) uploadOutput(ctx context.Context, d *delivery, o *outgoing) error {
+	for _, repository := range repositories(o.names) {
+		err := r.task("upload:"+d.target.Name+":"+repository, "pushing layers of "+d.target.Name+" to "+repository, func() ([]string, error) {
+			return nil, r.opt.Engine.Upload(ctx, o.bundle, repository, o.spec.Insecure)
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -232,7 +262,7 @@ func (r *run) announce(ctx context.Context, d *delivery) error {
 }
 
 func (o *outgoing) result(d ocispecs.Descriptor, config digest.Digest) OutputResult {
-	return OutputResult{Type: o.spec.Type, Dest: o.dest, Descriptor: d, Config: config, Names: o.names}
+	return OutputResult{order: o.order, Type: o.spec.Type, Dest: o.dest, Descriptor: d, Config: config, Names: o.names}
 }
 
 // name makes the list of a target's images and gives it its names in the store.
@@ -320,7 +350,7 @@ func (r *run) files(ctx context.Context, d *delivery) error {
 			if o.bundle == nil {
 				continue
 			}
-			res = o.result(o.bundle.Root.Descriptor, o.bundle.Config)
+			res = o.result(o.bundle.Archived(), o.bundle.Config)
 			write = func() error { return r.writeImage(ctx, o) }
 		case exporter.Local:
 			write = func() error { return r.writeTree(ctx, d, o) }

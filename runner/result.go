@@ -80,6 +80,8 @@ type OutputResult struct {
 	Config digest.Digest
 	// Names are those that the image has there.
 	Names []string
+
+	order int // among the target's outputs
 }
 
 // PlatformError says that programs for a platform cannot be run on this machine.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/subtle"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -173,10 +175,16 @@ func cmdBad(ts *testscript.TestScript, neg bool, args []string) {
 
 // registry starts a registry that asks for a user and a password, and sets
 // REGISTRY to its address, REGISTRY_USER, REGISTRY_PASSWORD and
-// REGISTRY_AUTH_FILE, which names a file without credentials.
+// REGISTRY_AUTH_FILE, which names a file without credentials. "registry tls" starts
+// another one, which asks nobody and has a certificate that nobody knows: that is in
+// ca.pem, and its address is TLS_REGISTRY.
 func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) > 0 {
-		ts.Fatalf("usage: registry")
+	if neg || len(args) > 1 || len(args) == 1 && args[0] != "tls" {
+		ts.Fatalf("usage: registry [tls]")
+	}
+	if len(args) == 1 {
+		startTLSRegistry(ts)
+		return
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)
@@ -213,6 +221,22 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("REGISTRY", addr)
 	ts.Setenv("REGISTRY_USER", registryUser)
 	ts.Setenv("REGISTRY_PASSWORD", registryPassword)
+}
+
+func startTLSRegistry(ts *testscript.TestScript) {
+	server := httptest.NewUnstartedServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // of who does not like the certificate
+	server.StartTLS()
+	ts.Defer(server.Close)
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	ts.Check(os.WriteFile(ts.MkAbs("ca.pem"), ca, 0o600))
+	addr := server.Listener.Addr().String()
+	ts.Setenv("TLS_REGISTRY", addr)
+	// The loopback interface is trusted unless something is said about it.
+	conf, err := os.OpenFile(ts.Getenv("CONTAINERS_REGISTRIES_CONF"), os.O_APPEND|os.O_WRONLY, 0)
+	ts.Check(err)
+	_, err = fmt.Fprintf(conf, "\n[[registry]]\nlocation = %q\ninsecure = false\n", addr)
+	ts.Check(errors.Join(err, conf.Close()))
 }
 
 // store-clean fails if the store has a container, a mounted or unfinished layer

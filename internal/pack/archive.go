@@ -23,7 +23,7 @@ func (b *Bundle) WriteArchive(ctx context.Context, w io.Writer, names []string, 
 	if docker && len(b.Manifests) > 0 {
 		return errors.New("a docker archive has one image; use type=oci for several platforms or attestations")
 	}
-	root := b.Root.Descriptor
+	root := b.Archived()
 	opt := []archive.ExportOpt{archive.WithManifest(root, names...)}
 	if !docker {
 		opt = append(opt, archive.WithAllPlatforms(), archive.WithSkipDockerManifest())
@@ -62,7 +62,7 @@ func (b *Bundle) writeLayout(ctx context.Context, dir string, names []ociindex.N
 		}
 	}
 	_ = os.Remove(filepath.Join(dir, "ingest")) // the store's workplace, empty now
-	root := b.Root.Descriptor
+	root := b.Archived()
 	root.Annotations = maps.Clone(root.Annotations)
 	return ociindex.NewStoreIndex(dir).Put(root, names...)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
@@ -87,6 +88,9 @@ func Build(ctx context.Context, c *Compressor, images []*Image, opt Options) (*B
 			return nil, err
 		}
 		add(blobs...)
+		if t, ok := created(img); ok && t.After(b.Created) {
+			b.Created = t
+		}
 		b.Manifests = append(b.Manifests, m)
 		b.Config = blobs[0].Digest
 		if opt.Attest == nil {
@@ -121,6 +125,17 @@ func Build(ctx context.Context, c *Compressor, images []*Image, opt Options) (*B
 	b.Root = manifest(index.MediaType, data)
 	b.Root.Descriptor.Annotations = annotations(opt.Annotations, exptypes.AnnotationIndexDescriptor, nil)
 	return b, nil
+}
+
+// created is when an image was made, if it says so.
+func created(img *Image) (time.Time, bool) {
+	var config struct {
+		Created *time.Time `json:"created"`
+	}
+	if err := json.Unmarshal(img.Config, &config); err != nil || config.Created == nil {
+		return time.Time{}, false
+	}
+	return *config.Created, true
 }
 
 func manifest(mediaType string, data []byte) Manifest {
@@ -193,7 +208,10 @@ func image(ctx context.Context, c *Compressor, img *Image, opt Options) (Manifes
 	g.SetLimit(compressAtOnce)
 	for i, l := range img.Layers {
 		g.Go(func() (err error) {
-			blobs[1+i], err = c.Blob(gctx, l, opt.How)
+			how := opt.How
+			// Docker's media types have no zstd.
+			how.Keep = how.Keep && (!opt.Docker || l.Origin == nil || l.Origin.Descriptor.MediaType == ocispecs.MediaTypeImageLayerGzip)
+			blobs[1+i], err = c.Blob(gctx, l, how)
 			return err
 		})
 	}

@@ -33,6 +33,8 @@ const (
 type How struct {
 	Compression string // empty means Gzip
 	Level       int    // -1 for the compression's own default
+	// Keep leaves layers that came from elsewhere in the form that they came in.
+	Keep bool
 }
 
 // TempPrefix begins the names of files that are about to lose them.
@@ -77,6 +79,10 @@ func (c *Compressor) Close() error {
 
 // Blob gives a layer's compressed form.
 func (c *Compressor) Blob(ctx context.Context, l Layer, how How) (Blob, error) {
+	if l.Origin != nil && how.Keep {
+		return Blob{Descriptor: l.Origin.Descriptor, stream: l.Origin.Open}, nil
+	}
+	how.Keep = false
 	if how.Compression == "" {
 		how.Compression = Gzip
 	}

@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
@@ -26,7 +28,28 @@ type Layer struct {
 	Size int64
 	// Open reads the tar. It may be called any number of times, or never.
 	Open func(context.Context) (io.ReadCloser, error)
+	// Origin is the form that the layer came in; nil if it was made here, or nobody
+	// knows.
+	Origin *Origin
 }
+
+// Origin is a layer as a registry has it.
+type Origin struct {
+	// Descriptor has a media type of OCI's.
+	Descriptor ocispecs.Descriptor
+	// Open reads it from where it came from. An error, then or later, is an
+	// *OriginError.
+	Open func(context.Context) (io.ReadCloser, error)
+}
+
+// OriginError says that a layer cannot be had again in the form that it came in.
+type OriginError struct {
+	From string // the image that has it
+	Err  error
+}
+
+func (e *OriginError) Error() string { return "reading a layer of " + e.From + ": " + e.Err.Error() }
+func (e *OriginError) Unwrap() error { return e.Err }
 
 // Image is an image for one platform.
 type Image struct {
@@ -91,6 +114,24 @@ type Bundle struct {
 	Blobs []Blob
 	// Config is the digest of the configuration; empty for a list.
 	Config digest.Digest
+	// Created is when the youngest of its images was made; zero if none says so.
+	Created time.Time
+}
+
+// Archived is the descriptor of Root as an archive's index has it: with the time.
+func (b *Bundle) Archived() ocispecs.Descriptor {
+	d := b.Root.Descriptor
+	if b.Created.IsZero() {
+		return d
+	}
+	d.Annotations = maps.Clone(d.Annotations)
+	if d.Annotations == nil {
+		d.Annotations = make(map[string]string)
+	}
+	if d.Annotations[ocispecs.AnnotationCreated] == "" {
+		d.Annotations[ocispecs.AnnotationCreated] = b.Created.UTC().Format(time.RFC3339)
+	}
+	return d
 }
 
 func (b *Bundle) find(d digest.Digest) (Blob, bool) {

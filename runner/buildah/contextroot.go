@@ -5,6 +5,7 @@ package buildah
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -88,6 +89,9 @@ func timesOfImplied(tree source.Tree, p, target string, dirs []string) error {
 	defer made.Close()
 	for _, d := range dirs {
 		info, err := os.Lstat(filepath.Join(from, d))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // nothing in it was taken
+		}
 		if err != nil {
 			return err
 		}

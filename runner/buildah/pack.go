@@ -40,8 +40,13 @@ func (e *Engine) Pack(ctx context.Context, spec runner.ImageSpec) (*pack.Image, 
 		if layers, err = e.layersOf(spec.Base, string(below)); err != nil {
 			return nil, err
 		}
-		for _, l := range layers {
-			out.Layers = append(out.Layers, e.storedLayer(l))
+		origins := e.origins(spec.Base, len(layers))
+		for i, l := range layers {
+			layer := e.storedLayer(l)
+			if origins != nil {
+				layer.Origin = origins[i]
+			}
+			out.Layers = append(out.Layers, layer)
 		}
 	}
 	for _, s := range ownLayers(spec) {

@@ -6,10 +6,15 @@ package buildah
 // but for the time of the last change; and so does a runtime that makes a mount
 // point. For BuildKit such a directory has not changed, and is not in the step's
 // layer. Were it otherwise, RUN true would make a layer with /etc.
+//
+// A file that is made to be what it is already (chown -R, chmod) is copied up by the
+// overlay, with all that is in it. It has not changed either.
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -28,16 +33,17 @@ import (
 	"github.com/zbuild/zbuild/runner"
 )
 
-// forgetTouched removes from a snapshot's own directory those that are on the way
-// to no change and differ from what lies below in times only.
+// forgetTouched removes from a snapshot's own directory files that are what they are
+// below, and directories that are on the way to no change and differ from what lies
+// below in times only.
 func (e *Engine) forgetTouched(s runner.Snapshot) error {
 	lowers, err := e.lowerDirs(string(s))
 	if err != nil || len(lowers) < 2 {
 		return err // an empty tree below, or a driver that keeps whole trees
 	}
 	upper := lowers[0]
-	empty, err := barren(upper)
-	if err != nil || len(empty) == 0 {
+	own, err := listUpper(upper)
+	if err != nil || len(own.copied) == 0 && len(own.barren()) == 0 {
 		return err
 	}
 	layer, err := e.store.Layer(string(s))
@@ -54,7 +60,18 @@ func (e *Engine) forgetTouched(s runner.Snapshot) error {
 		return err
 	}
 	defer lower.Close()
-	for _, p := range empty {
+	for _, p := range own.copied {
+		same, err := sameFile(filepath.Join(upper, p), lower, p)
+		if err == nil && same {
+			err = os.Remove(filepath.Join(upper, p))
+		} else {
+			own.full[filepath.Dir(p)] = true
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, p := range own.barren() {
 		same, err := sameDirectory(filepath.Join(upper, p), lower, p)
 		if err != nil {
 			return err
@@ -70,28 +87,49 @@ func (e *Engine) forgetTouched(s runner.Snapshot) error {
 	return nil
 }
 
-// barren lists the directories below a root that have nothing in them but such
-// directories, the innermost first.
-func barren(root string) ([]string, error) {
-	var dirs []string
-	full := map[string]bool{}
+// upperFiles are what lies in a layer's own directory, by paths below it.
+type upperFiles struct {
+	dirs   []string        // the outermost first
+	copied []string        // files that the overlay has copied from below
+	full   map[string]bool // directories with other files
+}
+
+func listUpper(root string) (*upperFiles, error) {
+	u := &upperFiles{full: make(map[string]bool)}
 	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		rel := strings.TrimPrefix(strings.TrimPrefix(p, root), "/")
-		if d.IsDir() {
-			dirs = append(dirs, rel)
-		} else {
-			full[filepath.Dir(rel)] = true
+		switch {
+		case d.IsDir():
+			u.dirs = append(u.dirs, rel)
+		case d.Type().IsRegular() && copiedUp(p):
+			u.copied = append(u.copied, rel)
+		default:
+			u.full[filepath.Dir(rel)] = true
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, err
+	return u, err
+}
+
+// copiedUp reports whether the overlay notes of a file that it came from below.
+func copiedUp(p string) bool {
+	for _, name := range []string{"trusted.overlay.origin", "user.overlay.origin"} {
+		if n, err := unix.Lgetxattr(p, name, nil); err == nil && n > 0 {
+			return true
+		}
 	}
+	return false
+}
+
+// barren lists the directories that have nothing in them but such directories, the
+// innermost first.
+func (u *upperFiles) barren() []string {
+	full := maps.Clone(u.full)
 	var out []string
-	for _, d := range slices.Backward(dirs) {
+	for _, d := range slices.Backward(u.dirs) {
 		switch {
 		case d == "":
 		case full[d]:
@@ -100,7 +138,72 @@ func barren(root string) ([]string, error) {
 			out = append(out, d)
 		}
 	}
-	return out, nil
+	return out
+}
+
+// sameFile reports whether a file of an overlay's upper layer is the one below it:
+// type, mode, owner, time, attributes and content.
+func sameFile(upper string, lower *beneath.Dir, name string) (bool, error) {
+	below, err := lower.Handle(name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer below.Close()
+	b, err := below.Stat()
+	if err != nil {
+		return false, err
+	}
+	var a unix.Stat_t
+	if err := unix.Lstat(upper, &a); err != nil {
+		return false, err
+	}
+	// With one name less the others would be another file.
+	if a.Nlink != 1 || a.Mode != b.Mode || a.Uid != b.Uid || a.Gid != b.Gid || a.Size != b.Size || a.Mtim != b.Mtim {
+		return false, nil
+	}
+	ours, _, err := attributes(upper)
+	if err != nil {
+		return false, err
+	}
+	place, err := os.Readlink(below.Through()) // attributes are asked for by name
+	if err != nil {
+		return false, err
+	}
+	theirs, _, err := attributes(place)
+	if err != nil || !maps.Equal(ours, theirs) {
+		return false, err
+	}
+	return sameContent(upper, place)
+}
+
+func sameContent(a, b string) (bool, error) {
+	f, err := os.Open(a)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	g, err := os.Open(b)
+	if err != nil {
+		return false, err
+	}
+	defer g.Close()
+	const piece = 256 << 10
+	x, y := make([]byte, piece), make([]byte, piece)
+	for {
+		n, err := io.ReadFull(f, x)
+		m, err2 := io.ReadFull(g, y)
+		switch {
+		case !bytes.Equal(x[:n], y[:m]):
+			return false, nil
+		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+			return true, nil
+		case err != nil || err2 != nil:
+			return false, errors.Join(err, err2)
+		}
+	}
 }
 
 // sameDirectory reports whether a directory of an overlay's upper layer says
