@@ -48,7 +48,6 @@ func TestAttributes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer in.Close()
 			names := 0
 			for archive := tar.NewReader(in); ; names++ {
 				h, err := archive.Next()
@@ -63,6 +62,9 @@ func TestAttributes(t *testing.T) {
 						t.Errorf("%s has %s in the layer that leaves", h.Name, k)
 					}
 				}
+			}
+			if err := in.Close(); err != nil {
+				t.Error(err)
 			}
 			if names < 2 {
 				t.Errorf("the layer has %d files", names)

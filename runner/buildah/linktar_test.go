@@ -73,7 +73,6 @@ func strange(t *testing.T, root string) {
 	try(os.Chmod(write("setuid", "x"), 0o755|os.ModeSetuid))
 	try(os.Chmod(filepath.Join(root, "links"), 0o1777|os.ModeSticky))
 	try(os.Lchown(write("owned", "x"), 1234, 3_000_000))
-	try(unix.Setxattr(write("attributes", "x"), "user.zbuild", []byte("value"), 0))
 	capability := []byte{1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0} // cap_net_bind_service+ep
 	try(unix.Setxattr(write("capable", "x"), "security.capability", capability, 0))
 	try(unix.Mknod(filepath.Join(root, "socket"), unix.S_IFSOCK|0o600, 0))
