@@ -26,6 +26,7 @@ func (o *options) setUp(ctx context.Context) (_ *bench, tearDown func() error, e
 		return nil, nil, err
 	}
 	undo := []func() error{func() error { return os.RemoveAll(work) }}
+	run := filepath.Join("/run", filepath.Base(work))
 	tearDown = func() error {
 		var errs []error
 		for i := len(undo) - 1; i >= 0; i-- {
@@ -54,9 +55,10 @@ func (o *options) setUp(ctx context.Context) (_ *bench, tearDown func() error, e
 
 	old := &aside{dir: filepath.Join(work, "aside")}
 	newStore := func(name string) *store {
-		return &store{dir: filepath.Join(work, name), registry: reg.Addr(), old: old}
+		return &store{dir: filepath.Join(work, name), run: filepath.Join(run, name), registry: reg.Addr(), old: old}
 	}
 	peer := &buildkit{daemon: daemon, dir: work, registry: reg.Addr(), old: old}
+	undo = append(undo, func() error { return os.RemoveAll(run) })
 	stores := map[string]*store{}
 	for _, name := range []string{"zbuild", "loaded", "buildah"} {
 		stores[name] = newStore(name)

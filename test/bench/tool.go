@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -59,6 +60,7 @@ func finish(ctx context.Context, cmd *exec.Cmd) error {
 // store is a containers-storage of a tool's own.
 type store struct {
 	dir      string
+	run      string // what does not outlive the machine's run: in memory, as /run is
 	registry string // where the base image comes from, host:port
 	old      *aside
 }
@@ -77,7 +79,7 @@ func (s *store) reset(ctx context.Context) error {
 	if err := s.unmount(); err != nil {
 		return err
 	}
-	if err := s.old.put(s.dir); err != nil {
+	if err := errors.Join(s.old.put(s.dir), os.RemoveAll(s.run)); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
@@ -90,7 +92,7 @@ func (s *store) reset(ctx context.Context) error {
 	conf := map[string]string{
 		// Without skip_mount_home the store would be a mount that nobody undoes.
 		"storage.conf": fmt.Sprintf("[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n\n[storage.options.overlay]\nskip_mount_home = \"true\"\n",
-			filepath.Join(s.dir, "root"), filepath.Join(s.dir, "run")),
+			filepath.Join(s.dir, "root"), s.run),
 		// buildah wants a netavark to be there, though it has no use for it on the
 		// host's network.
 		"containers.conf": fmt.Sprintf("[engine]\nhelper_binaries_dir = [%q]\n[containers]\ndefault_ulimits = [%s]\n", s.dir, limits),
@@ -126,7 +128,7 @@ func (s *store) remove() error {
 	if err := s.unmount(); err != nil {
 		return err
 	}
-	return os.RemoveAll(s.dir)
+	return errors.Join(os.RemoveAll(s.dir), os.RemoveAll(s.run))
 }
 
 // unmount undoes the mounts that a tool has left which was stopped.
@@ -136,7 +138,7 @@ func (s *store) unmount() error {
 		return err
 	}
 	for line := range strings.Lines(string(mounts)) {
-		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], s.dir+"/") {
+		if f := strings.Fields(line); len(f) > 4 && (strings.HasPrefix(f[4], s.dir+"/") || strings.HasPrefix(f[4], s.run+"/")) {
 			if err := unix.Unmount(f[4], unix.MNT_DETACH); err != nil {
 				return fmt.Errorf("unmounting %s: %w", f[4], err)
 			}
