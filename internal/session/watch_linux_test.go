@@ -2,20 +2,18 @@ package session_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	libbuildah "go.podman.io/buildah"
 	"go.podman.io/storage"
 	"go.podman.io/storage/pkg/unshare"
@@ -230,7 +228,8 @@ func (w *watched) write(name, text string) {
 	w.check(os.WriteFile(w.path(name), []byte(text), 0o644))
 }
 
-// images gives the trees of named images of a store, by path: mode and content.
+// images gives the trees of named images of a store, by path: mode and content; and
+// as "config" how they are to be run.
 func images(t *testing.T, root string, names []string) map[string]map[string]string {
 	t.Helper()
 	store, err := storage.GetStore(storage.StoreOptions{
@@ -251,11 +250,26 @@ func images(t *testing.T, root string, names []string) map[string]map[string]str
 			t.Fatal(err)
 		}
 		out[name] = tree(t, dir)
+		out[name]["config"] = runConfig(t, store, img.ID)
 		if _, err := store.UnmountImage(img.ID, true); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return out
+}
+
+// runConfig is what an image's configuration says of how to run it.
+func runConfig(t *testing.T, store storage.Store, id string) string {
+	t.Helper()
+	raw, err := store.ImageBigData(id, "sha256:"+id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c struct{ Config json.RawMessage }
+	if err := json.Unmarshal(raw, &c); err != nil {
+		t.Fatal(err)
+	}
+	return string(c.Config)
 }
 
 func tree(t *testing.T, dir string) map[string]string {
@@ -302,186 +316,4 @@ func bake(t *testing.T, dir, store string) *session.Generation {
 		t.Fatal(err)
 	}
 	return g
-}
-
-// TestModel makes random changes to random projects. Whenever all is settled, the
-// images are those of a fresh bake, and no more was built than had to be.
-func TestModel(t *testing.T) {
-	first := *seed
-	if first == 0 {
-		first = rand.Uint64N(1 << 32)
-	}
-	for i := range *sequences {
-		n := first + uint64(i)
-		t.Run(fmt.Sprintf("seed=%d", n), func(t *testing.T) { model(t, n) })
-	}
-}
-
-// modelTargets are what the model's project has: each takes something else.
-var modelTargets = map[string]string{
-	"all":  "FROM scratch\nCOPY . /\n",
-	"dir":  "FROM scratch\nCOPY a /a\n",
-	"glob": "FROM scratch\nCOPY b/*.txt /b/\n",
-	"deep": "FROM scratch\nCOPY a/c /c\nCOPY root.tx[t] b /d/\n",
-	"link": "FROM scratch\nCOPY link/ /l/\n",
-}
-
-func model(t *testing.T, seed uint64) {
-	r := rand.New(rand.NewPCG(seed, 1))
-	files := map[string]string{"root.txt": "0", "link/f": "0", ".dockerignore": "*.log\n**/skip\n!a/keep.log\nout\nzbuild.hcl\n*.Dockerfile\n"}
-	var names []string
-	for name, text := range modelTargets {
-		names = append(names, name)
-		files[name+".Dockerfile"] = text
-	}
-	slices.Sort(names)
-	var hcl strings.Builder
-	fmt.Fprintf(&hcl, "group \"default\" { targets = [%s] }\n", `"`+strings.Join(names, `", "`)+`"`)
-	for _, n := range names {
-		fmt.Fprintf(&hcl, "target %q {\n  dockerfile = \"%s.Dockerfile\"\n  tags = [\"localhost/%s\"]\n}\n", n, n, n)
-	}
-	files["zbuild.hcl"] = hcl.String()
-	for _, d := range []string{"a", "a/c", "a/skip", "b", "out"} {
-		for _, f := range []string{"x.txt", "y.txt", "z.log"} {
-			files[d+"/"+f] = "0"
-		}
-	}
-	w := newWatched(t, files).start()
-	last := make(map[string]string)
-	for step := range 4 {
-		w.forget()
-		var log []string
-		for range 1 + r.IntN(6) {
-			log = append(log, w.random(r))
-			if r.IntN(4) == 0 {
-				time.Sleep(time.Duration(r.IntN(120)) * time.Millisecond)
-			}
-		}
-		w.quiet()
-		fresh := filepath.Join(t.TempDir(), "fresh")
-		g := bake(t, w.dir, fresh)
-		if !g.OK() {
-			// A target that does not build says nothing about the others: what is
-			// named then are images of before.
-			w.compareFailed(g)
-			clear(last)
-			continue
-		}
-		if d := cmp.Diff(images(t, fresh, names), images(t, w.store, names)); d != "" {
-			t.Fatalf("step %d, after %q (-fresh +watched):\n%s\nnotices: %+v", step, log, d, w.notices)
-		}
-		w.exact(last, log)
-	}
-}
-
-// compareFailed looks whether what fails has been said to fail.
-func (w *watched) compareFailed(g *session.Generation) {
-	w.Helper()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, n := range slices.Backward(w.notices) {
-		if rest, ok := n.(session.Waiting); ok {
-			if len(rest.Failed) == 0 && !rest.Broken {
-				w.Fatalf("the bake fails (%v), and nothing is said to fail", g.Err)
-			}
-			return
-		}
-	}
-}
-
-// exact looks whether anything was built that did not have to be. images has the
-// last image of every target; a build that leaves a target's image as it was did
-// nothing that was needed, unless the build before it failed.
-func (w *watched) exact(last map[string]string, log []string) {
-	w.Helper()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	steps := 0
-	for _, n := range w.notices {
-		f, ok := n.(session.Finished)
-		if !ok || f.Generation.Result == nil {
-			continue
-		}
-		for _, s := range f.Generation.Plan.Steps {
-			if s.Local == nil {
-				steps++
-			}
-		}
-		if len(f.Started.Affected) == 0 {
-			w.Errorf("built nothing, after %q", log)
-		}
-		for _, s := range f.Generation.Plan.Stages {
-			if !slices.ContainsFunc(s.Targets, func(t string) bool { return slices.Contains(f.Started.Affected, t) }) {
-				w.Errorf("a stage of %q was built for %q", s.Targets, f.Started.Affected)
-			}
-		}
-		if !f.Generation.OK() || f.Canceled {
-			clear(last) // what is built after a failure may be as it was before it
-			continue
-		}
-		for _, t := range f.Generation.Result.Targets {
-			if !slices.Contains(f.Started.Affected, t.Name) {
-				w.Errorf("%s was built without being affected, after %q", t.Name, log)
-			}
-			if was := last[t.Name]; was == t.Image.Digest.String() && !f.Started.Rescan {
-				w.Errorf("%s was built again for %q, and is what it was, after %q", t.Name, f.Started.Changed, log)
-			}
-			last[t.Name] = t.Image.Digest.String()
-		}
-	}
-	if len(w.ran) > steps {
-		w.Errorf("%d steps ran (%q), and the affected targets have %d, after %q", len(w.ran), w.ran, steps, log)
-	}
-}
-
-// random makes one random change.
-func (w *watched) random(r *rand.Rand) string {
-	dirs := []string{"a", "a/c", "a/skip", "b", "out", "a/new", "b/deep/er"}
-	names := []string{"x.txt", "y.txt", "z.log", "keep.log", "n.txt"}
-	file := dirs[r.IntN(len(dirs))] + "/" + names[r.IntN(len(names))]
-	dir := dirs[r.IntN(len(dirs))]
-	// Whatever cannot be done, because something is not there, is not.
-	switch op := r.IntN(11); op {
-	case 0, 1, 2:
-		w.write2(file, fmt.Sprint(r.IntN(3)))
-		return "write " + file
-	case 3:
-		_ = os.Remove(w.path(file))
-		return "remove " + file
-	case 4:
-		tmp := w.path("." + filepath.Base(file) + ".tmp~")
-		if os.WriteFile(tmp, []byte(fmt.Sprint(r.IntN(3))), 0o644) == nil && os.Rename(tmp, w.path(file)) != nil {
-			_ = os.Remove(tmp)
-		}
-		return "save " + file
-	case 5:
-		_ = os.Chmod(w.path(file), 0o600|fs.FileMode(r.IntN(2))*0o100)
-		return "chmod " + file
-	case 6:
-		to := dirs[r.IntN(len(dirs))]
-		_ = os.Rename(w.path(dir), w.path(to))
-		return "rename " + dir + " to " + to
-	case 7:
-		_ = os.RemoveAll(w.path(dir))
-		return "remove all of " + dir
-	case 8:
-		now := time.Now()
-		_ = os.Chtimes(w.path(file), now, now)
-		return "touch " + file
-	case 9:
-		_ = os.Remove(w.path("link"))
-		_ = os.RemoveAll(w.path("link"))
-		_ = os.Symlink(dir, w.path("link"))
-		return "link to " + dir
-	default:
-		w.write2(".dockerignore", fmt.Sprintf("*.log\n**/skip\n!a/keep.log\nout%d\nzbuild.hcl\n*.Dockerfile\n", r.IntN(2)))
-		return "ignore"
-	}
-}
-
-// write2 writes a file if that can be done.
-func (w *watched) write2(name, text string) {
-	if os.MkdirAll(filepath.Dir(w.path(name)), 0o755) == nil {
-		_ = os.WriteFile(w.path(name), []byte(text), 0o644)
-	}
 }
