@@ -51,7 +51,7 @@ func TestSwapped(t *testing.T) {
 	h := Hasher{}
 	foreign := fileDigest(t, filepath.Join(outside, "file"))
 	listed := 0
-	for i := 0; i < 2000 || listed == 0; i++ {
+	for i := 0; i < 500 || listed == 0; i++ {
 		l, err := h.List(t.Context(), Tree{Dir: dir}, Selection{Path: "/d"})
 		if err != nil {
 			if !Moved(err) {

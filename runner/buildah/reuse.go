@@ -92,14 +92,15 @@ func (f *fileJob) filling(layer *stepLayer, a *pb.FileActionCopy, tree source.Tr
 }
 
 // plain reports whether a match is a directory of nothing but files that have one
-// name, links and directories.
+// name, links and directories, all of them selected: those that are there for what is
+// in them have the time of the build.
 func plain(m *source.Match) bool {
 	if !m.Files[0].Mode.IsDir() {
 		return false
 	}
 	for i := range m.Files {
 		f := &m.Files[i]
-		if f.Twin != "" || f.Mode&fs.ModeType&^(fs.ModeDir|fs.ModeSymlink) != 0 {
+		if f.Twin != "" || f.Implied || f.Mode&fs.ModeType&^(fs.ModeDir|fs.ModeSymlink) != 0 {
 			return false
 		}
 	}
