@@ -107,3 +107,23 @@ func TestCloseWhileSwept(t *testing.T) {
 	close(stop)
 	<-done
 }
+
+// TestEndLeavesWhatIsUnfinished ends a process that could not delete a layer: its
+// directory stays until the next start has.
+func TestEndLeavesWhatIsUnfinished(t *testing.T) {
+	e := open(t, Options{})
+	p, err := newProcess(e.processDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(p.begin(newID()), p.close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(p.dir); err != nil {
+		t.Errorf("nobody will know of the layer: %v", err)
+	}
+	e.sweep(t.Context())
+	if left, err := os.ReadDir(filepath.Join(p.dir, layersName)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after a sweep there is %v, %v", left, err)
+	}
+}
