@@ -199,13 +199,13 @@ func trimTag(name reference.Named) reference.Named {
 }
 
 // readImage reads an image's manifest and configuration.
-func readImage(ctx context.Context, ref types.ImageReference, name reference.Named, sys *types.SystemContext) (*planner.BaseImage, error) {
+func readImage(ctx context.Context, ref types.ImageReference, name reference.Named, sys *types.SystemContext) (_ *planner.BaseImage, err error) {
 	// Not ref.NewImage, which adds up the sizes of all layers in the store.
 	src, err := ref.NewImageSource(ctx, sys)
 	if err != nil {
 		return nil, err
 	}
-	defer src.Close()
+	defer func() { err = errors.Join(err, src.Close()) }()
 	img, err := image.FromUnparsedImage(ctx, sys, image.UnparsedInstance(src, nil))
 	if err != nil {
 		return nil, err
