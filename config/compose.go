@@ -280,12 +280,51 @@ func buildPart(model map[string]any) map[string]any {
 func (l *loader) composeError(sources []*source, err error) {
 	text := strings.TrimSpace(err.Error())
 	text = strings.TrimPrefix(text, "validating : ")
-	at := composeErrorRange(sources, text)
-	l.errorf(at, "Invalid Compose file", "%s.", strings.TrimSuffix(text, "."))
+	texts := []string{strings.TrimSuffix(text, ".")}
+	if m := noMapping.FindStringSubmatch(text); m != nil {
+		// compose-go says it of one, whichever it comes upon first.
+		var all []string
+		for _, s := range sources {
+			for _, name := range notMappings(findNode(s.yaml(), m[1:2]), nil, 0) {
+				all = append(all, fmt.Sprintf("%s.%s must be a mapping", m[1], name))
+			}
+		}
+		if slices.Contains(all, texts[0]) {
+			texts = all
+		}
+	}
+	for _, text := range texts {
+		l.errorf(composeErrorRange(sources, text), "Invalid Compose file", "%s.", text)
+	}
+}
+
+// notMappings adds the names in a mapping whose values are none, in their order.
+func notMappings(node *yaml.Node, names []string, depth int) []string {
+	const merges = 20 // within each other; there could be a circle
+	if node == nil || node.Kind != yaml.MappingNode || depth > merges {
+		return names
+	}
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		key, value := node.Content[i], node.Content[i+1]
+		if key.Value == "<<" {
+			if value.Kind == yaml.AliasNode {
+				names = notMappings(value.Alias, names, depth+1)
+			}
+			continue
+		}
+		for n := 0; value.Kind == yaml.AliasNode && n < len(node.Content); n++ {
+			value = value.Alias
+		}
+		if value.Kind != yaml.MappingNode && value.Tag != "!!null" && !slices.Contains(names, key.Value) {
+			names = append(names, key.Value)
+		}
+	}
+	return names
 }
 
 var (
 	yamlLine    = regexp.MustCompile(`(?:yaml: |^|\[)line (\d+)`)
+	noMapping   = regexp.MustCompile(`^(services|secrets|networks|volumes|configs)\.(\S+) must be a mapping\.?$`)
 	composePath = regexp.MustCompile(`\b(?:services|secrets)\.[^\s:,'"]+`)
 )
 

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/zbuild/zbuild/internal/session"
+	"github.com/zbuild/zbuild/planner"
 )
 
 // TestModel makes random changes to random projects. Whenever all is settled, the
@@ -240,8 +241,12 @@ func (w *watched) exact(last map[string]string, log []string) {
 		if len(f.Started.Affected) == 0 {
 			w.Errorf("built nothing, after %q", log)
 		}
+		needed := make(map[string]bool)
+		for _, t := range f.Started.Affected {
+			need(f.Generation.Plan, t, needed)
+		}
 		for _, s := range f.Generation.Plan.Stages {
-			if !slices.ContainsFunc(s.Targets, func(t string) bool { return slices.Contains(f.Started.Affected, t) }) {
+			if !slices.ContainsFunc(s.Targets, func(t string) bool { return needed[t] }) {
 				w.Errorf("a stage of %q was built for %q", s.Targets, f.Started.Affected)
 			}
 		}
@@ -254,13 +259,24 @@ func (w *watched) exact(last map[string]string, log []string) {
 				w.Errorf("%s was built without being affected, after %q", t.Name, log)
 			}
 			if was := last[t.Name]; was == t.Image.Digest.String() && !f.Started.Rescan && !modelTargets[t.Name].indirect {
-				w.Errorf("%s was built again for %q, and is what it was, after %q", t.Name, f.Started.Changed, log)
+				w.Errorf("%s was built again for %q, and is what it was, after %q; notices: %+v", t.Name, f.Started.Changed, log, w.notices)
 			}
 			last[t.Name] = t.Image.Digest.String()
 		}
 	}
 	if len(w.ran) > steps {
 		w.Errorf("%d steps ran (%q), and the affected targets have %d, after %q", len(w.ran), w.ran, steps, log)
+	}
+}
+
+// need adds a target and those whose results it may use.
+func need(p *planner.Plan, target string, needed map[string]bool) {
+	if needed[target] {
+		return
+	}
+	needed[target] = true
+	for _, n := range p.Target(target).Needs {
+		need(p, n, needed)
 	}
 }
 
