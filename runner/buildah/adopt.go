@@ -67,7 +67,7 @@ func (e *Engine) adopt(ctx context.Context, parent string, below, s runner.Snaps
 	known, found := e.digested(on, s)
 	if found {
 		known.ID = chainLayerID(parent, known.DiffID)
-		if e.store.Exists(known.ID) {
+		if e.hasLayer(known.ID) {
 			return known, nil
 		}
 	}
@@ -85,6 +85,26 @@ func (e *Engine) adopt(ctx context.Context, parent string, below, s runner.Snaps
 	}
 	e.noteDigest(on, s, layer)
 	return layer, nil
+}
+
+// hasLayer reports whether an image's layer is in the store. Another program that
+// was stopped, or failed, while it removed one may have left the record of a layer
+// whose files are gone; then nothing could ever be built on it, and the record goes,
+// too.
+func (e *Engine) hasLayer(id string) bool {
+	if !e.store.Exists(id) {
+		return false
+	}
+	lowers, err := e.lowerDirs(id)
+	if err == nil && len(lowers) > 0 {
+		_, err = os.Lstat(lowers[0])
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
+	err = e.store.DeleteLayer(id)
+	e.log.Debug("a layer without files", "layer", id, "deleting", err)
+	return err != nil
 }
 
 // digested looks up what an earlier adoption found out about a snapshot.
@@ -200,7 +220,7 @@ func (e *Engine) adoptStaged(ctx context.Context, parent string, below, s runner
 		return imageLayer{}, err
 	}
 	l := imageLayer{ID: chainLayerID(parent, out.UncompressedDigest), DiffID: out.UncompressedDigest, Size: out.Size}
-	if e.store.Exists(l.ID) {
+	if e.hasLayer(l.ID) {
 		return l, e.store.CleanupStagedLayer(out)
 	}
 	_, err = e.store.ApplyStagedLayer(storage.ApplyStagedLayerOptions{ID: l.ID, ParentLayer: parent, DiffOutput: out})
@@ -244,7 +264,7 @@ func (e *Engine) adoptTar(parent string, below, s runner.Snapshot, c changes) (i
 		return imageLayer{}, err
 	}
 	l := imageLayer{ID: chainLayerID(parent, sum.Digest()), DiffID: sum.Digest(), Size: size, Plain: c.plain}
-	if e.store.Exists(l.ID) {
+	if e.hasLayer(l.ID) {
 		return l, nil
 	}
 	if tar, err = e.changed(below, s, c); err != nil {
