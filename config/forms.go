@@ -49,7 +49,7 @@ var forms = []*form{
 	{
 		name: "watch",
 		fields: []field{
-			{"paths", "list of paths", "", "Files and directories that are watched besides what the build reads.", `["../shared/api.json"]`},
+			{"paths", "list of paths", "", "Files and directories that are watched besides what the build reads.", `["../proto/api.json"]`},
 			{"ignore", "list of patterns", "", "What changes do not count, in the syntax of .dockerignore, relative to the file.", `["**/*.tmp"]`},
 			{"debounce", "duration", "50ms", "How long it has to be quiet after a change before anything is built.", `"200ms"`},
 			{"ceiling", "duration", "1s", "How long changes can put off a build at most.", `"3s"`},
