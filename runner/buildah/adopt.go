@@ -87,10 +87,9 @@ func (e *Engine) adopt(ctx context.Context, parent string, below, s runner.Snaps
 	return layer, nil
 }
 
-// hasLayer reports whether an image's layer is in the store. Another program that
-// was stopped, or failed, while it removed one may have left the record of a layer
-// whose files are gone; then nothing could ever be built on it, and the record goes,
-// too.
+// hasLayer reports whether an image's layer is in the store, with its files: another
+// program that was stopped, or failed, while it removed one may have left the record
+// of a layer whose files are gone.
 func (e *Engine) hasLayer(id string) bool {
 	if !e.store.Exists(id) {
 		return false
@@ -99,12 +98,21 @@ func (e *Engine) hasLayer(id string) bool {
 	if err == nil && len(lowers) > 0 {
 		_, err = os.Lstat(lowers[0])
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return true
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// forget removes the record of a layer that hasLayer has not found, if there is one:
+// nothing could ever be built on it.
+func (e *Engine) forget(id string) error {
+	if !e.store.Exists(id) {
+		return nil
 	}
-	err = e.store.DeleteLayer(id)
+	err := e.store.DeleteLayer(id)
+	if errors.Is(err, storage.ErrLayerUnknown) || errors.Is(err, storage.ErrNotALayer) {
+		return nil
+	}
 	e.log.Debug("a layer without files", "layer", id, "deleting", err)
-	return err != nil
+	return err
 }
 
 // digested looks up what an earlier adoption found out about a snapshot.
@@ -220,17 +228,29 @@ func (e *Engine) adoptStaged(ctx context.Context, parent string, below, s runner
 		return imageLayer{}, err
 	}
 	l := imageLayer{ID: chainLayerID(parent, out.UncompressedDigest), DiffID: out.UncompressedDigest, Size: out.Size}
-	if e.hasLayer(l.ID) {
-		return l, e.store.CleanupStagedLayer(out)
-	}
-	_, err = e.store.ApplyStagedLayer(storage.ApplyStagedLayerOptions{ID: l.ID, ParentLayer: parent, DiffOutput: out})
+	return l, e.place(l.ID, parent, out)
+}
+
+// place makes a staged layer one of the store's, unless it has that already. The
+// store itself would then remove the files of the layer that is there and put the
+// staged ones in their place, and whoever is killed in the middle of that leaves an
+// image with half a layer. So no two look and apply at once, in whatever processes.
+func (e *Engine) place(id, parent string, staged *graphdriver.DriverWithDifferOutput) error {
+	lock, err := lockFile(e.StateDir(), unix.LOCK_EX)
 	if err != nil {
-		if e.store.Exists(l.ID) {
-			err = nil // somebody else made the same layer at the same time
-		}
-		return l, errors.Join(err, e.store.CleanupStagedLayer(out))
+		return errors.Join(err, e.store.CleanupStagedLayer(staged))
 	}
-	return l, nil
+	defer lock.Close()
+	if e.hasLayer(id) {
+		return e.store.CleanupStagedLayer(staged)
+	}
+	if err = e.forget(id); err == nil {
+		_, err = e.store.ApplyStagedLayer(storage.ApplyStagedLayerOptions{ID: id, ParentLayer: parent, DiffOutput: staged})
+	}
+	if err != nil {
+		return errors.Join(err, e.store.CleanupStagedLayer(staged))
+	}
+	return nil
 }
 
 // stage has the store stage a layer. The store sweeps staging directories that
@@ -266,6 +286,9 @@ func (e *Engine) adoptTar(parent string, below, s runner.Snapshot, c changes) (i
 	l := imageLayer{ID: chainLayerID(parent, sum.Digest()), DiffID: sum.Digest(), Size: size, Plain: c.plain}
 	if e.hasLayer(l.ID) {
 		return l, nil
+	}
+	if err := e.forget(l.ID); err != nil {
+		return imageLayer{}, err
 	}
 	if tar, err = e.changed(below, s, c); err != nil {
 		return imageLayer{}, err
