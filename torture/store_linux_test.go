@@ -346,6 +346,10 @@ func (p *place) leftovers(problems []string) {
 			return nil
 		})
 	}
+	stages, _ := filepath.Glob(filepath.Join(p.root, "overlay", "*", "zbuild-*"))
+	for _, dir := range stages {
+		problems = append(problems, "a half-made layer was left: "+dir)
+	}
 	problems = append(problems, p.processes()...)
 	if len(problems) > 0 {
 		p.t.Errorf("%d problems:\n%s", len(problems), strings.Join(problems, "\n"))

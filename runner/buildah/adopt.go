@@ -35,10 +35,6 @@ import (
 	"github.com/zbuild/zbuild/runner"
 )
 
-// stageTries is how many staging directories may be swept away before that is no
-// coincidence any more.
-const stageTries = 10
-
 // imageLayer is a layer of an image.
 type imageLayer struct {
 	ID     string        `json:"id"` // in the store
@@ -214,21 +210,33 @@ func (e *Engine) canStage(below, s runner.Snapshot) bool {
 	return err == nil && layer.Parent == string(below) && e.native
 }
 
-func (e *Engine) adoptStaged(ctx context.Context, parent string, below, s runner.Snapshot) (imageLayer, error) {
+// adoptStaged makes a layer in a directory beside the snapshot's. The store has one
+// for that, but podman and buildah empty it whenever they end, in the versions of
+// Debian 12 and Ubuntu 24.04, whoever is at work there: then the layer lacks some of
+// its files.
+func (e *Engine) adoptStaged(ctx context.Context, parent string, below, s runner.Snapshot) (l imageLayer, err error) {
 	lowers, err := e.lowerDirs(string(s))
 	if err != nil {
-		return imageLayer{}, err
+		return l, err
 	}
-	d := &linkDiffer{ctx: ctx, dir: lowers[0], below: lowers[1:]}
+	tmp, done, err := e.proc.stage(filepath.Dir(lowers[0]))
+	if err != nil {
+		return l, err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	d := &linkStage{ctx: ctx, src: lowers[0], below: lowers[1:], tmp: tmp}
 	if e.unpacked(below, s) {
 		d.open = func() (io.ReadCloser, error) { return e.diff(below, s) }
 	}
-	out, err := e.stage(d)
-	if err != nil {
-		return imageLayer{}, err
+	out, err := d.fill()
+	if out.TarSplit != nil {
+		defer out.TarSplit.Close() //nolint:errcheck // the store has closed it unless something failed before
 	}
-	l := imageLayer{ID: chainLayerID(parent, out.UncompressedDigest), DiffID: out.UncompressedDigest, Size: out.Size}
-	return l, e.place(l.ID, parent, out)
+	if err != nil {
+		return l, err
+	}
+	l = imageLayer{ID: chainLayerID(parent, out.UncompressedDigest), DiffID: out.UncompressedDigest, Size: out.Size}
+	return l, e.place(l.ID, parent, &out)
 }
 
 // place makes a staged layer one of the store's, unless it has that already. The
@@ -238,37 +246,17 @@ func (e *Engine) adoptStaged(ctx context.Context, parent string, below, s runner
 func (e *Engine) place(id, parent string, staged *graphdriver.DriverWithDifferOutput) error {
 	lock, err := lockFile(e.StateDir(), unix.LOCK_EX)
 	if err != nil {
-		return errors.Join(err, e.store.CleanupStagedLayer(staged))
+		return err
 	}
 	defer lock.Close()
 	if e.hasLayer(id) {
-		return e.store.CleanupStagedLayer(staged)
+		return nil
 	}
-	if err = e.forget(id); err == nil {
-		_, err = e.store.ApplyStagedLayer(storage.ApplyStagedLayerOptions{ID: id, ParentLayer: parent, DiffOutput: staged})
+	if err := e.forget(id); err != nil {
+		return err
 	}
-	if err != nil {
-		return errors.Join(err, e.store.CleanupStagedLayer(staged))
-	}
-	return nil
-}
-
-// stage has the store stage a layer. The store sweeps staging directories that
-// nobody holds a lock on, in any process that prunes, and locks a new one only
-// after it has made it: the differ was then never called, and another directory
-// does.
-func (e *Engine) stage(d *linkDiffer) (*graphdriver.DriverWithDifferOutput, error) {
-	for try := 1; ; try++ {
-		out, err := e.store.PrepareStagedLayer(nil, d)
-		switch {
-		case err == nil:
-			return out, nil
-		case out != nil && out.Target != "":
-			return nil, errors.Join(err, e.store.CleanupStagedLayer(out))
-		case try == stageTries:
-			return nil, err
-		}
-	}
+	_, err = e.store.ApplyStagedLayer(storage.ApplyStagedLayerOptions{ID: id, ParentLayer: parent, DiffOutput: staged})
+	return err
 }
 
 // adoptTar makes a layer the long way, through a tar stream, with any driver. The
@@ -307,42 +295,41 @@ func (e *Engine) adoptTar(parent string, below, s runner.Snapshot, c changes) (i
 	return l, nil
 }
 
-// linkDiffer stages a layer for the store by linking the files of a directory.
-type linkDiffer struct {
+// linkStage makes a layer by linking the files of a directory.
+type linkStage struct {
 	ctx   context.Context
-	dir   string
+	src   string                        // the directory
 	below []string                      // the directories that it lies on
+	tmp   string                        // where the layer is made
 	open  func() (io.ReadCloser, error) // the same as a tar stream, if that cannot be made of the files
 }
 
-// Close does nothing: everything is done when ApplyDiff returns.
-func (d *linkDiffer) Close() error { return nil }
-
-// ApplyDiff fills dest.
-func (d *linkDiffer) ApplyDiff(dest string, _ *archive.TarOptions, opt *graphdriver.DifferOptions) (graphdriver.DriverWithDifferOutput, error) {
-	out := graphdriver.DriverWithDifferOutput{Differ: d, Target: dest}
-	info, err := os.Lstat(d.dir)
+// fill makes the layer and says what the store has to know of it.
+func (d *linkStage) fill() (graphdriver.DriverWithDifferOutput, error) {
+	dest := filepath.Join(d.tmp, "dir")
+	out := graphdriver.DriverWithDifferOutput{Target: dest}
+	info, err := os.Lstat(d.src)
 	if err != nil {
 		return out, err
 	}
 	mode := info.Mode()
 	out.RootDirMode = &mode
-	split, err := os.CreateTemp(opt.StagingDirectory, "tar-split-")
+	if err := os.Mkdir(dest, 0o700); err != nil {
+		return out, err
+	}
+	split, err := os.Create(filepath.Join(d.tmp, "tar-split"))
 	if err != nil {
 		return out, err
 	}
 	out.TarSplit = split
-	if err := os.Remove(split.Name()); err != nil {
-		return out, err
-	}
 	if d.open == nil {
-		l := &linkTar{ctx: d.ctx, src: d.dir, dest: dest, convert: archive.GetWhiteoutConverter(archive.OverlayWhiteoutFormat, d.below)}
+		l := &linkTar{ctx: d.ctx, src: d.src, dest: dest, convert: archive.GetWhiteoutConverter(archive.OverlayWhiteoutFormat, d.below)}
 		err = l.run(split, &out)
 		return out, err
 	}
 	var linked graphdriver.DriverWithDifferOutput
 	linking := make(chan error, 1)
-	go func() { linking <- linkTree(d.dir, dest, &linked) }()
+	go func() { linking <- linkTree(d.src, dest, &linked) }()
 	err = d.digest(split, &out)
 	err = errors.Join(<-linking, err)
 	out.UIDs, out.GIDs = linked.UIDs, linked.GIDs
@@ -350,7 +337,7 @@ func (d *linkDiffer) ApplyDiff(dest string, _ *archive.TarOptions, opt *graphdri
 }
 
 // digest reads the tar stream once, for everything that it tells.
-func (d *linkDiffer) digest(split io.Writer, out *graphdriver.DriverWithDifferOutput) error {
+func (d *linkStage) digest(split io.Writer, out *graphdriver.DriverWithDifferOutput) error {
 	tar, err := d.open()
 	if err != nil {
 		return err

@@ -3,8 +3,11 @@
 package buildah
 
 import (
+	"context"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/zbuild/zbuild/runner"
@@ -67,18 +70,67 @@ func TestPlaceTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	staged, err := e.stage(&linkDiffer{ctx: t.Context(), dir: lowers[0]})
+	tmp, done, err := e.proc.stage(filepath.Dir(lowers[0]))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.place(first.ID, "", staged); err != nil {
+	defer done() //nolint:errcheck // the test's directory goes, too
+	stage := &linkStage{ctx: t.Context(), src: lowers[0], tmp: tmp}
+	staged, err := stage.fill()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer staged.TarSplit.Close()
+	if err := e.place(first.ID, "", &staged); err != nil {
 		t.Fatal(err)
 	}
 	after, err := os.Stat(dir)
 	if err != nil || !os.SameFile(before, after) {
 		t.Errorf("the layer's directory was replaced (%v)", err)
 	}
-	if _, err := os.Lstat(staged.Target); !os.IsNotExist(err) {
-		t.Errorf("what was staged is left: %v", err)
+}
+
+// TestStagingSwept has the store's own staging directory be emptied all the time, as
+// every podman before version 5 does when it ends: image layers have all their files.
+func TestStagingSwept(t *testing.T) {
+	e := open(t, Options{})
+	s := lowest(t, e)
+	lowers, err := e.lowerDirs(string(s))
+	if err != nil {
+		t.Fatal(err)
 	}
+	want := countFiles(t, lowers[0])
+	ctx, stop := context.WithCancel(t.Context())
+	var sweeping sync.WaitGroup
+	sweeping.Go(func() {
+		for ctx.Err() == nil {
+			_ = os.RemoveAll(filepath.Join(e.store.GraphRoot(), "overlay", "staging"))
+		}
+	})
+	defer sweeping.Wait()
+	defer stop()
+	for range 20 {
+		l, err := e.adopt(t.Context(), "", "", s, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := countFiles(t, filepath.Join(e.store.GraphRoot(), "overlay", l.ID, "diff")); got != want {
+			t.Fatalf("%d files, want %d", got, want)
+		}
+		if err := e.store.DeleteLayer(l.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func countFiles(t *testing.T, dir string) (n int) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(_ string, _ fs.DirEntry, err error) error {
+		n++
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

@@ -31,9 +31,11 @@ const (
 	layersName  = "layers"  // one empty file per layer that is being made
 	runtimeName = "runtime" // the OCI runtime's state
 	bundlesName = "bundles"
-	mountsName  = "mounts" // read-only views of snapshots
-	viewsName   = "views"  // one empty file per view that the store has mounted
-	emptyName   = "empty"  // a directory that stays empty
+	mountsName  = "mounts"  // read-only views of snapshots
+	viewsName   = "views"   // one empty file per view that the store has mounted
+	stagesName  = "stages"  // one link per directory that an image's layer is made in
+	stagePrefix = "zbuild-" // of the directories in layers' own that others are made in
+	emptyName   = "empty"   // a directory that stays empty
 	runtimePath = "runtime.path"
 	keptName    = "kept" // the snapshots that the process uses
 )
@@ -61,7 +63,7 @@ func newProcess(parent string) (*process, error) {
 		return nil, err
 	}
 	p := &process{}
-	for _, name := range []string{layersName, imagesName, runtimeName, bundlesName, mountsName, viewsName, emptyName} {
+	for _, name := range []string{layersName, imagesName, runtimeName, bundlesName, mountsName, viewsName, stagesName, emptyName} {
 		if err = os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
 			break
 		}
@@ -103,6 +105,39 @@ func (p *process) beginView(layer string) (done func(), err error) {
 		return nil, err
 	}
 	return func() { _ = os.Remove(f.Name()) }, f.Close()
+}
+
+// stage makes a directory in another for an image's layer to be made in; done removes
+// it.
+func (p *process) stage(in string) (dir string, done func() error, err error) {
+	note := p.path(stagesName, newID())
+	dir = filepath.Join(in, stagePrefix+filepath.Base(note))
+	if err := os.Symlink(dir, note); err != nil {
+		return "", nil, err
+	}
+	done = func() error { return errors.Join(os.RemoveAll(dir), os.Remove(note)) }
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", nil, errors.Join(err, done())
+	}
+	return dir, done, nil
+}
+
+// sweepStages removes the directories that a dead process, whose own is dir, made
+// layers in.
+func sweepStages(dir string) error {
+	notes, err := os.ReadDir(filepath.Join(dir, stagesName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, n := range notes {
+		stage, err := os.Readlink(filepath.Join(dir, stagesName, n.Name()))
+		if err == nil && filepath.Base(stage) == stagePrefix+n.Name() {
+			err = os.RemoveAll(stage)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // usesRuntime notes which OCI runtime knows about the containers.
@@ -283,6 +318,9 @@ func (e *Engine) sweepOne(ctx context.Context, dir string) {
 		if _, err := e.store.Unmount(layer, false); err != nil {
 			e.log.Debug("unmounting what a killed build looked at", "error", err)
 		}
+	}
+	if err := sweepStages(dir); err != nil {
+		e.log.Warn("a half-made layer of a killed build cannot be removed", "error", err)
 	}
 	e.sweepImages(dir)
 	layers, _ := os.ReadDir(filepath.Join(dir, layersName))
