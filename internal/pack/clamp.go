@@ -43,26 +43,39 @@ func InLayers(name string) bool {
 
 // rewrite rewrites a tar's headers.
 func rewrite(in io.ReadCloser, change func(*tar.Header)) io.ReadCloser {
-	r, w := io.Pipe()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		w.CloseWithError(rewriteTar(in, w, change))
-	}()
-	return &rewriter{PipeReader: r, in: in, done: done}
+	return &rewriter{ReadCloser: Stream(func(w io.Writer) error { return rewriteTar(in, w, change) }), in: in}
 }
 
 type rewriter struct {
+	io.ReadCloser
+	in io.Closer
+}
+
+// Close closes what is rewritten, too.
+func (c *rewriter) Close() error { return errors.Join(c.ReadCloser.Close(), c.in.Close()) }
+
+// Stream is what fill writes, which goes on until it is done or the stream is closed.
+// Its error is that of the stream.
+func Stream(fill func(io.Writer) error) io.ReadCloser {
+	r, w := io.Pipe()
+	s := &stream{PipeReader: r, done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		w.CloseWithError(fill(w))
+	}()
+	return s
+}
+
+type stream struct {
 	*io.PipeReader
-	in   io.Closer
 	done chan struct{}
 }
 
-// Close waits until nobody reads from the tar any more.
-func (c *rewriter) Close() error {
-	err := c.PipeReader.Close()
-	<-c.done
-	return errors.Join(err, c.in.Close())
+// Close waits until nothing writes to the stream any more.
+func (s *stream) Close() error {
+	err := s.PipeReader.Close()
+	<-s.done
+	return err
 }
 
 func rewriteTar(in io.Reader, out io.Writer, change func(*tar.Header)) error {

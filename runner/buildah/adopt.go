@@ -74,7 +74,7 @@ func (e *Engine) adopt(ctx context.Context, parent string, below, s runner.Snaps
 		layer, err = e.adoptStaged(ctx, parent, below, s)
 	}
 	if !staged || errors.Is(err, errAttributes) {
-		layer, err = e.adoptTar(parent, below, s, changes{clamp, e.attributed(below, s)})
+		layer, err = e.adoptTar(ctx, parent, below, s, changes{clamp, e.attributed(below, s)})
 	}
 	if err != nil {
 		return imageLayer{}, fmt.Errorf("making a layer of %s: %w", s, vanished(err))
@@ -137,7 +137,7 @@ func (e *Engine) noteDigest(below, s runner.Snapshot, l imageLayer) {
 }
 
 func (e *Engine) digestFile(below, s runner.Snapshot) string {
-	return filepath.Join(e.StateDir(), notesName, string(s), "on-"+string(below)+".json")
+	return filepath.Join(e.StateDir(), notesName, string(s), "over-"+string(below)+".json")
 }
 
 // diff opens the tar of what lies between two snapshots. The store's own Diff
@@ -227,6 +227,8 @@ func (e *Engine) adoptStaged(ctx context.Context, parent string, below, s runner
 	d := &linkStage{ctx: ctx, src: lowers[0], below: lowers[1:], tmp: tmp}
 	if e.unpacked(below, s) {
 		d.open = func() (io.ReadCloser, error) { return e.diff(below, s) }
+	} else if d.skip, err = e.unchanged(below, s); err != nil {
+		return imageLayer{}, err
 	}
 	out, err := d.fill()
 	if out.TarSplit != nil {
@@ -261,8 +263,8 @@ func (e *Engine) place(id, parent string, staged *graphdriver.DriverWithDifferOu
 
 // adoptTar makes a layer the long way, through a tar stream, with any driver. The
 // first pass finds the digest, for the layer's ID depends on it.
-func (e *Engine) adoptTar(parent string, below, s runner.Snapshot, c changes) (imageLayer, error) {
-	tar, err := e.changed(below, s, c)
+func (e *Engine) adoptTar(ctx context.Context, parent string, below, s runner.Snapshot, c changes) (imageLayer, error) {
+	tar, err := e.changed(ctx, below, s, c)
 	if err != nil {
 		return imageLayer{}, err
 	}
@@ -278,7 +280,7 @@ func (e *Engine) adoptTar(parent string, below, s runner.Snapshot, c changes) (i
 	if err := e.forget(l.ID); err != nil {
 		return imageLayer{}, err
 	}
-	if tar, err = e.changed(below, s, c); err != nil {
+	if tar, err = e.changed(ctx, below, s, c); err != nil {
 		return imageLayer{}, err
 	}
 	defer tar.Close()
@@ -301,6 +303,7 @@ type linkStage struct {
 	src   string                        // the directory
 	below []string                      // the directories that it lies on
 	tmp   string                        // where the layer is made
+	skip  unchanged                     // what has no place in the layer
 	open  func() (io.ReadCloser, error) // the same as a tar stream, if that cannot be made of the files
 }
 
@@ -323,7 +326,7 @@ func (d *linkStage) fill() (graphdriver.DriverWithDifferOutput, error) {
 	}
 	out.TarSplit = split
 	if d.open == nil {
-		l := &linkTar{ctx: d.ctx, src: d.src, dest: dest, convert: archive.GetWhiteoutConverter(archive.OverlayWhiteoutFormat, d.below)}
+		l := &linkTar{ctx: d.ctx, src: d.src, dest: dest, skip: d.skip, convert: archive.GetWhiteoutConverter(archive.OverlayWhiteoutFormat, d.below)}
 		err = l.run(split, &out)
 		return out, err
 	}

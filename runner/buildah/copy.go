@@ -53,7 +53,7 @@ func (f *fileJob) copy(layer *stepLayer, a *pb.FileActionCopy, from int) (err er
 		return err
 	}
 	for _, p := range a.RequiredPaths {
-		if err := tree.Require(p); err != nil {
+		if err := f.require(tree, a, p); err != nil {
 			return err
 		}
 	}
@@ -77,6 +77,36 @@ func (f *fileJob) copy(layer *stepLayer, a *pb.FileActionCopy, from int) (err er
 		}
 	}
 	return nil
+}
+
+// require makes sure that a path is there, and among what is copied: as with BuildKit
+// it is an error to exclude what is asked for by its name.
+func (f *fileJob) require(tree source.Tree, a *pb.FileActionCopy, p string) error {
+	if err := tree.Require(p); err != nil {
+		return err
+	}
+	nothing := slices.Contains(a.IncludePatterns, "") // a path ends in its pivot point
+	if !nothing && len(a.ExcludePatterns) == 0 {
+		return nil
+	}
+	none := &source.NotFoundError{Path: p}
+	if nothing {
+		return none
+	}
+	files, err := (&source.Hasher{}).List(f.ctx, tree, source.Selection{
+		Path: a.Src, Wildcard: a.AllowWildcard, FollowLinks: a.FollowSymlink, Include: a.IncludePatterns, Exclude: a.ExcludePatterns,
+	})
+	if err != nil {
+		return err
+	}
+	for _, m := range files.Matches {
+		for _, file := range m.Files {
+			if strings.HasPrefix(path.Join("/", m.Path, file.Name), p) {
+				return nil
+			}
+		}
+	}
+	return none
 }
 
 // copyLocal copies a match of a build context: all of it into the layer's own

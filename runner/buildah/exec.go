@@ -81,9 +81,6 @@ func (e *Engine) doExec(ctx context.Context, op *pb.ExecOp, job runner.Job) (out
 			if s, err = l.freeze(); err != nil {
 				return nil, err
 			}
-			if err := e.forgetTouched(s); err != nil {
-				return nil, err
-			}
 		}
 		out = append(out, s)
 	}

@@ -15,7 +15,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash"
 	"hash/crc64"
 	"io"
 	"io/fs"
@@ -48,10 +47,11 @@ const (
 // linkTar links a tree and makes its tar.
 type linkTar struct {
 	ctx       context.Context
-	src, dest string
+	src, dest string // without dest only the tar is made
 	convert   archive.TarWhiteoutConverter
+	skip      unchanged // has no place in either
+	to        io.Writer // gets the tar; without it the tar is digested
 
-	sum   hash.Hash
 	size  int64
 	split tarsplit.Packer
 	seen  map[uint64]string // the name that a file with several has in the tar
@@ -92,10 +92,16 @@ type pieceFile struct {
 
 // run fills the tree, and out with what is known of it.
 func (l *linkTar) run(split io.Writer, out *graphdriver.DriverWithDifferOutput) error {
-	l.sum, l.seen = digest.Canonical.Digester().Hash(), make(map[uint64]string)
+	sum := digest.Canonical.Digester()
+	if l.to == nil {
+		l.to = sum.Hash()
+	}
+	l.seen = make(map[uint64]string)
 	l.uids, l.gids = make(map[uint32]bool), make(map[uint32]bool)
 	w := bufio.NewWriterSize(split, 256<<10)
-	l.split = tarsplit.NewJSONPacker(w)
+	if l.dest != "" {
+		l.split = tarsplit.NewJSONPacker(w)
+	}
 
 	cores := runtime.GOMAXPROCS(0)
 	todo, order := make(chan *piece), make(chan *piece, 2*cores)
@@ -143,7 +149,7 @@ func (l *linkTar) run(split io.Writer, out *graphdriver.DriverWithDifferOutput) 
 	if err := errors.Join(l.segment(end.Bytes()), w.Flush(), finishDirs(l.dirs)); err != nil {
 		return err
 	}
-	out.UncompressedDigest, out.Size = digest.NewDigest(digest.Canonical, l.sum), l.size
+	out.UncompressedDigest, out.Size = sum.Digest(), l.size
 	out.UIDs, out.GIDs = sortedKeys(l.uids), sortedKeys(l.gids)
 	return nil
 }
@@ -167,7 +173,12 @@ func (l *linkTar) walk(ctx context.Context, todo, order chan<- *piece) error {
 			return err
 		}
 		name := strings.TrimPrefix(strings.TrimPrefix(path, l.src), "/")
-		if name != "" && d.IsDir() {
+		switch {
+		case l.skip[name] && d.IsDir():
+			return fs.SkipDir
+		case l.skip[name]:
+			return nil
+		case name != "" && d.IsDir() && l.dest != "":
 			if err := os.Mkdir(filepath.Join(l.dest, name), 0o700); err != nil {
 				return err
 			}
@@ -199,23 +210,18 @@ func (l *linkTar) make(ctx context.Context, p *piece, content []byte) ([]byte, e
 		}
 		f := &p.files[i]
 		f.header, f.body, f.next = p.tar.Len(), p.tar.Len(), p.tar.Len()
-		src, dest := filepath.Join(l.src, name), filepath.Join(l.dest, name)
+		src := filepath.Join(l.src, name)
 		var err error
 		if f.info, err = os.Lstat(src); err != nil {
 			return content, err
 		}
-		if p.dirs[i] {
-			err = copyDirXattrs(src, dest)
-		} else {
-			err = os.Link(src, dest)
-		}
-		if err != nil {
+		if err := l.link(src, name, p.dirs[i]); err != nil {
 			return content, err
 		}
 		if name == "" || f.info.Mode()&fs.ModeSocket != 0 {
 			continue // has no place in a tar
 		}
-		if f.head, err = tarHeader(src, name, f.info); err != nil {
+		if f.head, err = l.header(src, name, f.info); err != nil {
 			return content, err
 		}
 		if f.info.Mode()&fs.ModeCharDevice != 0 {
@@ -254,8 +260,20 @@ func (l *linkTar) make(ctx context.Context, p *piece, content []byte) ([]byte, e
 	return content, nil
 }
 
-// tarHeader makes a file's header as the store's archive package does.
-func tarHeader(path, name string, info fs.FileInfo) (*tar.Header, error) {
+// link links a file, or gives the directory that was made for it its attributes.
+func (l *linkTar) link(src, name string, dir bool) error {
+	switch {
+	case l.dest == "":
+		return nil
+	case dir:
+		return copyDirXattrs(src, filepath.Join(l.dest, name))
+	}
+	return os.Link(src, filepath.Join(l.dest, name))
+}
+
+// header makes a file's header as the store's archive package does. Attributes that
+// stay behind can do so only if the file is not linked.
+func (l *linkTar) header(path, name string, info fs.FileInfo) (*tar.Header, error) {
 	var link string
 	if info.Mode()&fs.ModeSymlink != 0 {
 		var err error
@@ -272,10 +290,10 @@ func tarHeader(path, name string, info fs.FileInfo) (*tar.Header, error) {
 		return nil, err
 	}
 	for _, n := range names {
-		if leftBehind(n) {
+		if leftBehind(n) && l.dest != "" {
 			return nil, errAttributes
 		}
-		if !inTar(n) {
+		if !inTar(n) || leftBehind(n) {
 			continue
 		}
 		value, err := system.Lgetxattr(path, n)
@@ -327,7 +345,7 @@ func (l *linkTar) append(p *piece) error {
 			return fmt.Errorf("no owner is known of %s", name)
 		}
 		l.uids[st.Uid], l.gids[st.Gid] = true, true
-		if f.info.IsDir() {
+		if f.info.IsDir() && l.dest != "" {
 			l.dirs = append(l.dirs, madeDir{filepath.Join(l.dest, name), st})
 		}
 		if f.head == nil {
@@ -393,14 +411,13 @@ func (l *linkTar) file(p *piece, f *pieceFile, header []byte, path string) error
 			return err
 		}
 		defer in.Close()
-		n, err := io.Copy(io.MultiWriter(l.sum, crc), contextReader{l.ctx, in})
+		n, err := io.Copy(io.MultiWriter(l, crc), contextReader{l.ctx, in})
 		if err != nil {
 			return err
 		}
 		if n != f.head.Size {
 			return &fs.PathError{Op: "read", Path: path, Err: io.ErrUnexpectedEOF}
 		}
-		l.size += n
 		if err := l.entry(f.head, crc.Sum(nil)); err != nil {
 			return err
 		}
@@ -408,16 +425,20 @@ func (l *linkTar) file(p *piece, f *pieceFile, header []byte, path string) error
 		return l.segment(make([]byte, (block-n%block)%block))
 	}
 	raw := p.tar.Bytes()
-	l.count(raw[f.header:f.body])
+	if _, err := l.Write(raw[f.header:f.body]); err != nil {
+		return err
+	}
 	if err := l.entry(f.head, binary.BigEndian.AppendUint64(nil, f.crc)); err != nil {
 		return err
 	}
 	return l.segment(raw[f.body:f.next])
 }
 
-func (l *linkTar) count(b []byte) {
-	l.sum.Write(b)
-	l.size += int64(len(b))
+// Write adds bytes to the tar. It is for io.Writer.
+func (l *linkTar) Write(b []byte) (int, error) {
+	n, err := l.to.Write(b)
+	l.size += int64(n)
+	return n, err
 }
 
 // segment adds bytes that are no file's content.
@@ -425,13 +446,18 @@ func (l *linkTar) segment(b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
-	l.count(b)
+	if _, err := l.Write(b); err != nil || l.split == nil {
+		return err
+	}
 	_, err := l.split.AddEntry(tarsplit.Entry{Type: tarsplit.SegmentType, Payload: b})
 	return err
 }
 
 // entry adds a file, with the checksum of its content.
 func (l *linkTar) entry(h *tar.Header, sum []byte) error {
+	if l.split == nil {
+		return nil
+	}
 	e := tarsplit.Entry{Type: tarsplit.FileType, Payload: sum}
 	if sum != nil {
 		e.Size = h.Size

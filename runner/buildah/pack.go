@@ -6,6 +6,7 @@ package buildah
 // where they are, those of steps from the snapshots themselves.
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"github.com/containerd/continuity/sysx"
 	digest "github.com/opencontainers/go-digest"
 	"go.podman.io/storage"
+	graphdriver "go.podman.io/storage/drivers"
 	"go.podman.io/storage/pkg/archive"
 	"golang.org/x/sys/unix"
 
@@ -86,8 +88,8 @@ func (e *Engine) storedDiff(layer string) (io.ReadCloser, error) {
 
 // stepLayer is a layer that a step made.
 func (e *Engine) stepLayer(below, s runner.Snapshot, l imageLayer, clamp *time.Time) pack.Layer {
-	return pack.Layer{DiffID: l.DiffID, Size: l.Size, Open: func(context.Context) (io.ReadCloser, error) {
-		return e.changed(below, s, changes{clamp, l.Plain})
+	return pack.Layer{DiffID: l.DiffID, Size: l.Size, Open: func(ctx context.Context) (io.ReadCloser, error) {
+		return e.changed(ctx, below, s, changes{clamp, l.Plain})
 	}}
 }
 
@@ -126,9 +128,9 @@ type changes struct {
 	plain bool       // files have no extended attributes
 }
 
-// changed opens the tar of what lies between two snapshots, with changes.
-func (e *Engine) changed(below, s runner.Snapshot, c changes) (io.ReadCloser, error) {
-	tar, err := e.diff(below, s)
+// changed opens the tar of what a step changed between two snapshots, with changes.
+func (e *Engine) changed(ctx context.Context, below, s runner.Snapshot, c changes) (io.ReadCloser, error) {
+	tar, err := e.own(ctx, below, s)
 	if err != nil {
 		return nil, err
 	}
@@ -139,6 +141,27 @@ func (e *Engine) changed(below, s runner.Snapshot, c changes) (io.ReadCloser, er
 		tar = pack.Clamp(tar, *c.clamp)
 	}
 	return tar, nil
+}
+
+// own opens the tar of what lies between two snapshots without what is unchanged: the
+// very same that a staged layer has.
+func (e *Engine) own(ctx context.Context, below, s runner.Snapshot) (io.ReadCloser, error) {
+	if e.unpacked(below, s) || !e.canStage(below, s) {
+		return e.diff(below, s)
+	}
+	lowers, err := e.lowerDirs(string(s))
+	if err != nil {
+		return nil, err
+	}
+	skip, err := e.unchanged(below, s)
+	if err != nil {
+		return nil, err
+	}
+	return pack.Stream(func(w io.Writer) error {
+		out := bufio.NewWriterSize(w, 256<<10)
+		l := &linkTar{ctx: ctx, src: lowers[0], skip: skip, to: out, convert: archive.GetWhiteoutConverter(archive.OverlayWhiteoutFormat, lowers[1:])}
+		return errors.Join(l.run(io.Discard, &graphdriver.DriverWithDifferOutput{}), out.Flush())
+	}), nil
 }
 
 // errAttributes says that files of a layer have extended attributes that stay
@@ -209,7 +232,7 @@ func (e *Engine) digest(ctx context.Context, below, s runner.Snapshot, clamp *ti
 		return imageLayer{}, err
 	}
 	c := changes{clamp, e.attributed(below, s)}
-	tar, err := e.changed(below, s, c)
+	tar, err := e.changed(ctx, below, s, c)
 	if err != nil {
 		return imageLayer{}, fmt.Errorf("reading %s: %w", s, err)
 	}

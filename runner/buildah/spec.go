@@ -14,8 +14,10 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/contrib/seccomp"
+	rootfs "github.com/containerd/continuity/fs"
 	"github.com/docker/go-units"
 	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/sys/user"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"go.podman.io/common/pkg/config"
 	"go.podman.io/storage/pkg/unshare"
@@ -199,4 +201,20 @@ func bind(src, dest string, readonly bool) specs.Mount {
 		opts = append(opts, "ro")
 	}
 	return specs.Mount{Type: "bind", Source: src, Destination: filepath.Clean("/" + dest), Options: opts}
+}
+
+// makeCwd makes the working directory if an earlier step has removed it. It
+// belongs to the process, which the runtime's own would not.
+func makeCwd(p *specs.Process, root string) error {
+	dir, err := rootfs.RootPath(root, p.Cwd)
+	if err != nil {
+		return fmt.Errorf("the working directory %s: %w", p.Cwd, err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := user.MkdirAllAndChown(dir, 0o755, int(p.User.UID), int(p.User.GID)); err != nil {
+		return fmt.Errorf("making the working directory %s: %w", p.Cwd, hideRoots(err, root))
+	}
+	return nil
 }

@@ -237,7 +237,7 @@ func (s *suite) build(ctx context.Context, t *testing.T, c *testCase, dir, progr
 
 // marked is a line of a Dockerfile that a message is about. Both mark the lines
 // of steps; of a file that cannot be read zbuild says the place.
-var marked = regexp.MustCompile(`(?m)^\s*(\d+) \| >>> |^  on [^ ]*[Dd]ockerfile:(\d+):`)
+var marked = regexp.MustCompile(`(?m)^\s*(\d+) \| >>> |^  on [^ ]+:(\d+):\d+`)
 
 // warning is one of zbuild's, with the place that it is about.
 var warning = regexp.MustCompile(`(?m)^Warning: .*\n  on .*\n`)
