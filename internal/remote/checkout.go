@@ -188,17 +188,26 @@ func (f *Fetcher) commitTime(ctx context.Context, g *git, bare string, t Tree) (
 
 // CommitObject gives the commit of a resolved tree as git keeps it.
 func (f *Fetcher) CommitObject(ctx context.Context, t Tree, auth Auth) ([]byte, error) {
-	bare, err := f.repository(ctx, t, auth)
-	if err != nil {
-		return nil, err
-	}
-	g, done, err := newGit(ctx, t, auth)
+	l, done, err := f.fetched(ctx, t, auth)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	out, err := g.local(gitutil.WithGitDir(bare)).do(ctx, "cat-file", "commit", t.Object+"^{commit}")
+	out, err := l.do(ctx, "cat-file", "commit", t.Object+"^{commit}")
 	return []byte(out), err
+}
+
+// fetched is git in the repository that has a resolved tree, without the network.
+func (f *Fetcher) fetched(ctx context.Context, t Tree, auth Auth) (l *git, done func(), err error) {
+	bare, err := f.repository(ctx, t, auth)
+	if err != nil {
+		return nil, nil, err
+	}
+	g, done, err := newGit(ctx, t, auth)
+	if err != nil {
+		return nil, nil, err
+	}
+	return g.local(gitutil.WithGitDir(bare)), done, nil
 }
 
 // maxRead is the size of the largest file that ReadFile reads, in bytes.
@@ -207,11 +216,7 @@ const maxRead = 16 << 20
 // ReadFile reads a file of a resolved tree, following links inside of it. The
 // error is fs.ErrNotExist if it is not there.
 func (f *Fetcher) ReadFile(ctx context.Context, t Tree, auth Auth, name string) ([]byte, error) {
-	bare, err := f.repository(ctx, t, auth)
-	if err != nil {
-		return nil, err
-	}
-	g, done, err := newGit(ctx, t, auth)
+	l, done, err := f.fetched(ctx, t, auth)
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +225,6 @@ func (f *Fetcher) ReadFile(ctx context.Context, t Tree, auth Auth, name string) 
 	if strings.ContainsAny(object, "\n\r") {
 		return nil, fs.ErrNotExist
 	}
-	l := g.local(gitutil.WithGitDir(bare))
 	ask := func(how string) (string, error) {
 		clone := &git{remote: l.remote, env: l.env}
 		clone.cli = l.cli.New(gitutil.WithExec(func(ctx context.Context, cmd *exec.Cmd) error {
