@@ -115,6 +115,7 @@ type loader struct {
 }
 
 func (l *loader) run(ctx context.Context) {
+	l.parseAllow()
 	l.find(ctx)
 	if l.diags.HasErrors() || ctx.Err() != nil {
 		l.canceled(ctx)
@@ -136,7 +137,6 @@ func (l *loader) run(ctx context.Context) {
 		return
 	}
 	l.parseOverrides()
-	l.parseAllow()
 	l.resolve()
 	if over := l.meter.over; over != nil {
 		l.diags = append(l.diags, over)

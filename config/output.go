@@ -148,15 +148,7 @@ func (r *resolver) checkOutput(t *wireTarget, at *hcl.Range, o Output) {
 	if o.Type == exporter.Docker && o.Dest != "" && len(t.Platforms) > 1 {
 		r.errorf(at, "Invalid output", "Target %s has several platforms, and a docker archive has one image. Use type=oci.", t.Name)
 	}
-	if o.Type == exporter.Local && spec.Tree.Delete && !r.allow.localDelete && !r.belowDir(o.Dest) {
-		r.errorf(at, "Deleting is not allowed", "With mode=delete everything in %s that is not part of the result would be removed, and it is no directory below %s. To allow it, pass --allow buildx.local.delete", o.Dest, r.req.Dir)
+	if o.Type == exporter.Local && spec.Tree.Delete && !r.allow.localDelete {
+		r.refuse(at, allowLocalDelete, "Deleting is not allowed", "With mode=delete everything in %s that is not part of the result would be removed. To allow it", o.Dest)
 	}
-}
-
-// belowDir reports whether a path is in the working directory, and not that
-// directory itself.
-func (r *resolver) belowDir(p string) bool {
-	dir := withoutLinks(r.req.Dir)
-	p = withoutLinks(p)
-	return p != dir && within(p, dir)
 }

@@ -132,17 +132,19 @@ func within(p, dir string) bool {
 }
 
 // roots are the directories that a build may use without --allow: the working
-// directory, those of the project's files, and the repositories that they are
-// in.
+// directory, as in bake; and with zbuild's own files, those of the files and the
+// repositories that all of these are in.
 func (l *loader) roots() []string {
 	roots := []string{l.req.Dir, l.project.Dir}
+	own := false
 	for _, s := range l.sources {
 		if s.ours && s.path != "" && !s.included {
+			own = true
 			roots = append(roots, filepath.Dir(s.path))
 		}
 	}
 	for _, dir := range slices.Clone(roots) {
-		if root := repositoryRoot(dir); root != "" {
+		if root := repositoryRoot(dir); own && root != "" {
 			roots = append(roots, root)
 		}
 	}
@@ -174,7 +176,7 @@ func (r *resolver) checkWrite(at *hcl.Range, what, p string) {
 }
 
 func (r *resolver) checkPath(at *hcl.Range, what, p string, allowed []string, entitlement, verb string) {
-	if r.req.EvaluateOnly || r.fsUnchecked {
+	if r.fsUnchecked {
 		return
 	}
 	resolved := withoutLinks(p)
@@ -187,7 +189,6 @@ func (r *resolver) checkPath(at *hcl.Range, what, p string, allowed []string, en
 	if resolved != filepath.Clean(p) {
 		link = ", which is " + resolved
 	}
-	r.errorf(at, "The path is outside of the project",
-		"%s is %s%s. That is outside of %s. To let the build %s it, pass --allow %s=%s",
-		what, p, link, strings.Join(r.rootDirs, " and "), verb, entitlement, resolved)
+	r.refuse(at, entitlement+"="+resolved, "The path is outside of the project",
+		"%s is %s%s. That is outside of %s. To let the build %s it", what, p, link, strings.Join(r.rootDirs, " and "), verb)
 }

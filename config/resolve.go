@@ -96,7 +96,7 @@ type resolver struct {
 	// names are the requested targets, in order.
 	names []string
 	// rootDirs are the directories that may be used without leave; fsUnchecked
-	// is set where the environment turns that check off.
+	// is set where that is not checked.
 	rootDirs    []string
 	fsUnchecked bool
 }

@@ -24,13 +24,13 @@ func (r *resolver) entitlements(t *wireTarget) []string {
 		switch {
 		case e == entitlementInsecure:
 			if !r.allow.insecure && !r.setAllows(e) {
-				r.errorf(at, "Privileged steps are not allowed",
-					"Target %s would run steps with all capabilities and devices of this machine. To allow it, pass --allow %s", t.Name, e)
+				r.refuse(at, e, "Privileged steps are not allowed",
+					"Target %s would run steps with all capabilities and devices of this machine. To allow it", t.Name)
 			}
 		case key == entitlementDevice:
 			name, _, _ := strings.Cut(value, ",")
 			if !r.allow.anyDevice && !slices.Contains(r.allow.devices, name) && !r.setAllows(e) {
-				r.errorf(at, "The device is not allowed", "Target %s would give its steps the device %s. To allow it, pass --allow %s", t.Name, name, e)
+				r.refuse(at, e, "The device is not allowed", "Target %s would give its steps the device %s. To allow it", t.Name, name)
 			}
 		default:
 			r.errorf(at, "Invalid entitlement", "There is nothing called %q to be entitled to.%s", e,
@@ -63,8 +63,8 @@ func (r *resolver) ssh(t *wireTarget) map[string]SSH {
 			}
 			ssh.Paths = append(ssh.Paths, p)
 		}
-		if len(ssh.Paths) == 0 && !r.allow.ssh && !t.from["ssh"].set && !r.fsUnchecked && !r.req.EvaluateOnly {
-			r.errorf(at, "The SSH agent is not allowed", "Steps of target %s could use the keys of your SSH agent. To allow it, pass --allow ssh", t.Name)
+		if len(ssh.Paths) == 0 && !r.allow.ssh && !t.from["ssh"].set && !r.fsUnchecked {
+			r.refuse(at, allowSSH, "The SSH agent is not allowed", "Steps of target %s could use the keys of your SSH agent. To allow it", t.Name)
 		}
 		if all == nil {
 			all = map[string]SSH{}

@@ -6,7 +6,6 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -21,10 +20,7 @@ import (
 // build makes the project of what was resolved.
 func (r *resolver) build(out *printed) {
 	r.rootDirs = r.roots()
-	if v, ok := r.req.LookupEnv("BUILDX_BAKE_ENTITLEMENTS_FS"); ok {
-		on, err := strconv.ParseBool(v)
-		r.fsUnchecked = err == nil && !on
-	}
+	r.fsUnchecked = r.req.EvaluateOnly || r.withoutFSChecks()
 	p := r.project
 	p.Targets = map[string]*Target{}
 	p.Groups = map[string]*Group{}
@@ -245,7 +241,7 @@ func (r *resolver) network(t *wireTarget) string {
 		if network != "host" {
 			at = t.where("entitlements")
 		}
-		r.errorf(at, "The host's network is not allowed", "Target %s would run its steps in the network of this host. To allow it, pass --allow network.host", t.Name)
+		r.refuse(at, entitlementNetworkHost, "The host's network is not allowed", "Target %s would run its steps in the network of this host. To allow it", t.Name)
 	}
 	return network
 }

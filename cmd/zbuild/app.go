@@ -191,6 +191,9 @@ func (a *app) showDiagnostics(sources map[string][]byte, diags hcl.Diagnostics) 
 			return err
 		}
 	}
+	if allow, _ := config.Refusals(diags); len(allow) > 1 && !a.jsonDiagnostics {
+		fmt.Fprintf(a.stderr, "To allow all of it: %s\n", allowFlags(allow))
+	}
 	if code := diagnosticsCode(diags); code != exitOK {
 		return &exitError{code: code}
 	}

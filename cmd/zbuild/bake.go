@@ -173,15 +173,7 @@ func (c *bakeCmd) Run(a *app) error {
 	case call != nil:
 		return c.call(a, overrides, call)
 	}
-	mode := render.Mode(cmp.Or(c.Progress, string(render.ModeAuto)))
-	if a.logs.debug && mode == render.ModeAuto {
-		mode = render.ModePlain // log lines and a redrawn picture do not mix
-	}
-	progress, err := render.NewProgress(a.stderr, mode, a.style)
-	if err != nil {
-		return usage(err)
-	}
-	opt, err := a.session(c.Project, c.Targets, overrides, progress)
+	opt, err := a.session(c.Project, c.Targets, overrides, nil)
 	if err != nil {
 		return err
 	}
@@ -194,19 +186,43 @@ func (c *bakeCmd) Run(a *app) error {
 	}
 	ctx, stop := interruptible(context.Background(), a.stderr)
 	defer stop()
-	s := session.New(opt)
+	for {
+		again, err := c.build(ctx, a, &opt)
+		if !again {
+			return err
+		}
+	}
+}
+
+// build makes one generation and says what came of it. If it was refused what the
+// user then allows, again is set, and the options allow it.
+func (c *bakeCmd) build(ctx context.Context, a *app, opt *session.Options) (again bool, err error) {
+	mode := render.Mode(cmp.Or(c.Progress, string(render.ModeAuto)))
+	if a.logs.debug && mode == render.ModeAuto {
+		mode = render.ModePlain // log lines and a redrawn picture do not mix
+	}
+	progress, err := render.NewProgress(a.stderr, mode, a.style)
+	if err != nil {
+		return false, usage(err)
+	}
+	opt.Sink = progress
+	s := session.New(*opt)
 	a.logs.divert(progress)
 	g := s.Generate(ctx, session.Run)
 	answers := s.Ask(ctx, g)
 	closeErr := errors.Join(s.Close(), progress.Close())
 	a.logs.divert(nil)
 	if err := c.report(a, g, progress.Mode()); err != nil {
-		return err
+		if mode == render.ModeRawJSON {
+			return false, err
+		}
+		again, asked := a.grants(ctx, g, opt)
+		return again, cmp.Or(asked, err)
 	}
 	if len(answers) > 0 {
 		closeErr = errors.Join(writeAnswers(a.stdout, g.Project, answers), closeErr)
 	}
-	return cmp.Or(closeErr, answersError(answers, false))
+	return false, cmp.Or(closeErr, answersError(answers, false))
 }
 
 // print prints the evaluated targets.

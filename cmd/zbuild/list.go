@@ -14,6 +14,7 @@ import (
 	"github.com/tonistiigi/go-csvvalue"
 
 	"github.com/zbuild/zbuild/config"
+	"github.com/zbuild/zbuild/internal/session"
 )
 
 // listCmd lists what there is to build and to set.
@@ -122,7 +123,7 @@ func (a *app) listing(flags projectFlags, arguments []string) (*config.Project, 
 	ctx, stop := interruptible(context.Background(), a.stderr)
 	defer stop()
 	opt.Load.ListOnly, opt.Load.EvaluateOnly = true, true
-	project, diags := config.Load(ctx, opt.Load)
+	project, diags := session.New(opt).Load(ctx)
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}

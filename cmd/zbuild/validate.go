@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/zbuild/zbuild/config"
+	"github.com/docker/buildx/util/urlutil"
+
 	"github.com/zbuild/zbuild/internal/render"
+	"github.com/zbuild/zbuild/internal/session"
 )
 
 // validateCmd checks the build files.
@@ -32,11 +34,10 @@ func (c *validateCmd) Run(a *app) error {
 	}
 	ctx, stop := interruptible(context.Background(), a.stderr)
 	defer stop()
-	request := opt.Load
-	if len(request.Targets) == 0 {
-		request.Targets = []string{"*"}
+	if n := len(c.Targets); n == 0 || urlutil.IsRemoteURL(c.Targets[n-1]) {
+		opt.Load.Targets = append(opt.Load.Targets, "*")
 	}
-	project, diags := config.Load(ctx, request)
+	project, diags := session.New(opt).Load(ctx)
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/zbuild/zbuild/config"
 	"github.com/zbuild/zbuild/internal/source"
 	"github.com/zbuild/zbuild/internal/watch"
 	"github.com/zbuild/zbuild/planner"
@@ -192,7 +191,7 @@ func (l *live) load(ctx context.Context, reload bool) *Generation {
 	if !reload {
 		g.Project, g.Diagnostics = l.good.Project, l.good.loading
 	} else {
-		g.Project, g.Diagnostics = config.Load(ctx, l.s.opt.Load)
+		g.Project, g.Diagnostics = l.s.Load(ctx)
 	}
 	g.loading = slices.Clip(g.Diagnostics)
 	for _, f := range g.Project.Files {

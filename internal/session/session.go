@@ -164,10 +164,7 @@ func (s *Session) Generate(ctx context.Context, last Phase) *Generation {
 	g := &Generation{Number: s.number}
 	request := s.opt.Load
 	request.EvaluateOnly = request.EvaluateOnly || last == Load && !request.Calling
-	if request.ReadRemote == nil {
-		request.ReadRemote = s.readRemote
-	}
-	g.Project, g.Diagnostics = config.Load(ctx, request)
+	g.Project, g.Diagnostics = s.load(ctx, request)
 	if s.ended(ctx, g) || last == Load || len(g.Project.Built().Targets) == 0 && len(g.Project.Targets) > 0 {
 		return g
 	}
@@ -180,6 +177,18 @@ func (s *Session) Generate(ctx context.Context, last Phase) *Generation {
 	}
 	s.run(ctx, g)
 	return g
+}
+
+// Load only loads the project, as the options' Load says, and makes no generation.
+func (s *Session) Load(ctx context.Context) (*config.Project, hcl.Diagnostics) {
+	return s.load(ctx, s.opt.Load)
+}
+
+func (s *Session) load(ctx context.Context, request config.Request) (*config.Project, hcl.Diagnostics) {
+	if request.ReadRemote == nil {
+		request.ReadRemote = s.readRemote
+	}
+	return config.Load(ctx, request)
 }
 
 // ended reports whether a generation is at its end before its last phase.

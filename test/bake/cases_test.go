@@ -29,7 +29,7 @@ func TestCases(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		lines := evaluations(t, string(archive.Comment))
+		lines := evaluations(t, string(archive.Comment), true)
 		count += len(lines)
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".txtar"), func(t *testing.T) {
 			t.Parallel()
@@ -54,7 +54,9 @@ type line struct {
 	list      bool
 }
 
-func evaluations(t *testing.T, comment string) []line {
+// evaluations are the lines of a comment; printing adds --print to those that do
+// not list.
+func evaluations(t *testing.T, comment string, printing bool) []line {
 	t.Helper()
 	var lines []line
 	for text := range strings.Lines(comment) {
@@ -77,7 +79,7 @@ func evaluations(t *testing.T, comment string) []line {
 		}
 		l.list = slices.ContainsFunc(fields, func(f string) bool { return strings.HasPrefix(f, "--list") })
 		l.args = fields
-		if !l.list {
+		if printing && !l.list {
 			l.args = append([]string{"--print"}, fields...)
 		}
 		lines = append(lines, l)
@@ -119,6 +121,9 @@ func compare(t *testing.T, l line, want, got outcome) {
 	if want.ok == l.refuse {
 		t.Errorf("%s\nis not what the case is about: bake said\n%s%s", l.text, want.stdout, want.stderr)
 		return
+	}
+	if l.differ != "" && !got.ok {
+		t.Errorf("%s\nzbuild refuses it, too:\n%s", l.text, got.stderr)
 	}
 	if want.ok != (got.ok && l.differ == "") {
 		t.Errorf("%s\nbake accepts: %t, zbuild accepts: %t\nbake:\n%s%s\nzbuild:\n%s%s",
