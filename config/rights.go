@@ -63,7 +63,7 @@ func (r *resolver) ssh(t *wireTarget) map[string]SSH {
 			}
 			ssh.Paths = append(ssh.Paths, p)
 		}
-		if len(ssh.Paths) == 0 && !r.allow.ssh && !t.from["ssh"].set && !r.fsUnchecked {
+		if len(ssh.Paths) == 0 && !r.allow.ssh && !r.fsUnchecked {
 			r.refuse(at, allowSSH, "The SSH agent is not allowed", "Steps of target %s could use the keys of your SSH agent. To allow it", t.Name)
 		}
 		if all == nil {

@@ -230,6 +230,16 @@ func (r *run) imageContext(ref string) *hcl.Range {
 	return r.u.cfg.At("dockerfile")
 }
 
+// Finding is the Extra of a diagnostic about something that the frontend's linter
+// has found.
+type Finding struct {
+	// Rule is the name of the rule, Description what it wants, URL where it is
+	// explained, Message what is not as it wants.
+	Rule, Description, URL, Message string
+	// Lines are the first and the last lines of the places, counted from 1.
+	Lines [][2]int
+}
+
 // lintWarning is what the frontend's linter has found.
 func (u *unit) lintWarning(rule, description, url, msg string, location []parser.Range) *hcl.Diagnostic {
 	at := u.locationRange(location)
@@ -240,7 +250,11 @@ func (u *unit) lintWarning(rule, description, url, msg string, location []parser
 	if url != "" {
 		detail += ", " + url
 	}
-	return &hcl.Diagnostic{Severity: hcl.DiagWarning, Subject: at, Summary: msg, Detail: detail + ")"}
+	found := &Finding{Rule: rule, Description: description, URL: url, Message: msg}
+	for _, r := range location {
+		found.Lines = append(found.Lines, [2]int{r.Start.Line, r.End.Line})
+	}
+	return &hcl.Diagnostic{Severity: hcl.DiagWarning, Subject: at, Summary: msg, Detail: detail + ")", Extra: found}
 }
 
 // errorRange is the innermost place of the Dockerfile that an error is about.

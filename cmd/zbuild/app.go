@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/alecthomas/kong"
 	"github.com/containerd/platforms"
 	"github.com/hashicorp/hcl/v2"
 	"golang.org/x/term"
@@ -66,7 +67,9 @@ func (a *app) run(args []string) error {
 		return usage(fmt.Errorf("%w\nTry 'zbuild --help'", err))
 	}
 	a.engine = c.Engine
-	a.jsonDiagnostics = c.Diagnostics == "json"
+	a.jsonDiagnostics = c.Diagnostics == "json" || slices.ContainsFunc(verb.Flags(), func(f *kong.Flag) bool {
+		return f.Name == "format" && f.Target.String() == "json"
+	})
 	a.logs = newLogs(a.stderr, c.Debug)
 	a.log = a.logs.install()
 	return verb.Run(a)

@@ -22,6 +22,7 @@ type bakeCmd struct {
 	Targets []string `arg:"" optional:"" predictor:"target" placeholder:"TARGET" help:"Targets and groups to build; globs are allowed. Default: the group or target 'default'."`
 
 	Project projectFlags `embed:""`
+	Report  reportFlags  `embed:""`
 
 	Print      bool     `help:"Print the evaluated targets as JSON and build nothing."`
 	List       string   `placeholder:"WHAT" help:"List targets or variables and build nothing; type=targets,format=json as JSON."`
@@ -263,6 +264,11 @@ func (c *bakeCmd) report(a *app, g *session.Generation, mode render.Mode) error 
 			return err
 		}
 	}
+	if c.MetadataFile != "" && g.Result != nil && (g.Err == nil || c.KeepGoing || c.Jobs.KeepGoing) {
+		if err := writeMetadata(c.MetadataFile, buildMetadata(g)); err != nil {
+			return err
+		}
+	}
 	if g.Err != nil {
 		failures := []error{g.Err}
 		if g.Result != nil && len(g.Result.Failures) > 0 {
@@ -273,9 +279,6 @@ func (c *bakeCmd) report(a *app, g *session.Generation, mode render.Mode) error 
 			return err
 		}
 		return &exitError{code: exitFailed}
-	}
-	if c.MetadataFile != "" {
-		return writeMetadata(c.MetadataFile, g.Result)
 	}
 	return nil
 }

@@ -50,6 +50,15 @@ func (c *bakeCmd) call(a *app, overrides []string, call *buildflags.CallFunc) er
 	if err := errors.Join(err, closeErr); err != nil {
 		return err
 	}
+	if c.MetadataFile != "" {
+		all, err := answersMetadata(method, answers)
+		if err != nil {
+			return err
+		}
+		if err := writeMetadata(c.MetadataFile, all); err != nil {
+			return err
+		}
+	}
 	return answersError(answers, call.IgnoreStatus)
 }
 

@@ -43,7 +43,7 @@ type cli struct {
 	Debug  bool        `short:"D" help:"Log what goes on inside, to standard error."`
 	Engine engineFlags `embed:"" group:"engine"`
 
-	Diagnostics string `enum:"text,json" default:"text" env:"ZBUILD_DIAGNOSTICS" help:"How to write what is wrong: text, or json for editors."`
+	Diagnostics string `hidden:"" enum:"text,json" default:"text" help:"What --format was called."`
 
 	Bake       bakeCmd       `cmd:"" default:"withargs" help:"Build targets. This is what zbuild does without a command."`
 	Watch      watchCmd      `cmd:"" help:"Build targets, and again what an edit affects."`
@@ -84,6 +84,11 @@ type projectFlags struct {
 	Set   []string `placeholder:"TARGET.KEY=VALUE" sep:"none" help:"Override an attribute; TARGET may be a glob. Repeatable, in order."`
 	Var   []string `placeholder:"NAME=VALUE" sep:"none" help:"Set a variable of the build file. Repeatable."`
 	Allow []string `placeholder:"WHAT" sep:"none" help:"Allow what a build file may not do by itself, such as fs.read=../common. Repeatable."`
+}
+
+// reportFlags say how problems are told.
+type reportFlags struct {
+	Format string `enum:"text,json," default:"text" env:"ZBUILD_DIAGNOSTICS" help:"How to write what is wrong with the project: text, or json for editors."`
 }
 
 // vars are the values of --var, by name; the last one of a name counts.

@@ -24,11 +24,13 @@ const exitUnformatted = 3
 type fmtCmd struct {
 	Paths []string `arg:"" optional:"" placeholder:"PATH" help:"Files, and directories whose build files are meant; '-' is standard input. Default: the working directory."`
 
-	Check     bool `help:"Change nothing; end with 3 if a file is not formatted. Also -check."`
-	Diff      bool `help:"Show the changes. Also -diff."`
-	Recursive bool `help:"Format the build files of all directories below, too. Also -recursive."`
-	Write     bool `default:"true" negatable:"" help:"Write the files. Default: true."`
-	List      bool `default:"true" negatable:"" help:"Print the names of the files that are not formatted. Default: true."`
+	Check     bool        `help:"Change nothing; end with 3 if a file is not formatted. Also -check."`
+	Diff      bool        `help:"Show the changes. Also -diff."`
+	Recursive bool        `help:"Format the build files of all directories below, too. Also -recursive."`
+	Write     bool        `default:"true" negatable:"" help:"Write the files. Default: true."`
+	Report    reportFlags `embed:""`
+
+	List bool `default:"true" negatable:"" help:"Print the names of the files that are not formatted. Default: true."`
 }
 
 // Help is shown by 'zbuild fmt --help'.

@@ -15,8 +15,9 @@ type validateCmd struct {
 	Targets []string `arg:"" optional:"" predictor:"target" placeholder:"TARGET" help:"Targets and groups to check; globs are allowed. Default: all."`
 
 	Project projectFlags `embed:""`
+	Report  reportFlags  `embed:""`
 
-	JSON bool `name:"json" help:"Write the result as JSON, in the form of 'terraform validate -json'. Also -json."`
+	JSON bool `name:"json" help:"Write the result as JSON, in the form of 'terraform validate -json'. Also -json; the same as --format=json."`
 }
 
 // Help is shown by 'zbuild validate --help'.
@@ -41,7 +42,7 @@ func (c *validateCmd) Run(a *app) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	if c.JSON {
+	if c.JSON || a.jsonDiagnostics {
 		if err := render.DiagnosticsJSON(a.stdout, project.Sources, diags); err != nil {
 			return err
 		}

@@ -2,10 +2,15 @@ package bake
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
+	"net"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -14,9 +19,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
 	"golang.org/x/tools/txtar"
 
 	"github.com/zbuild/zbuild/test/buildkitd"
@@ -29,14 +37,15 @@ var binFlag = flag.String("bin", "../bin", "the directory with buildkitd and bui
 type builders struct {
 	daemon *buildkitd.Daemon
 	env    []string // zbuild's
+	agent  string   // the socket of an SSH agent without keys
 }
 
 // TestBuilds builds the archives of testdata/builds with both: what a build file
 // may do, and where it comes from, is only looked at then. The lines are those of
 // TestCases, but nothing is printed unless --print says so. Before them, "git: DIR"
-// makes a directory a repository with a commit, "archive: DIR FILE" an archive of
+// makes a directory a repository with a commit, "key: FILE" an SSH key, "archive: DIR FILE" an archive of
 // it, "link: NAME TO" a link; $SERVER serves the files, repositories below /git/, $ROOT is the directory
-// that has the project's. Needs root, and what `make -C test tools` builds.
+// that has the project's, $AGENT the socket of an SSH agent. Needs root, and what `make -C test tools` builds.
 func TestBuilds(t *testing.T) {
 	archives, err := filepath.Glob("testdata/builds/*.txtar")
 	if err != nil || len(archives) == 0 {
@@ -54,7 +63,7 @@ func TestBuilds(t *testing.T) {
 			dir := filepath.Join(root, "project")
 			stdin := unpack(t, root, dir, archive)
 			prepare(t, dir, string(archive.Comment))
-			variables := strings.NewReplacer("$ROOT", root, "$SERVER", serve(t, dir))
+			variables := strings.NewReplacer("$ROOT", root, "$SERVER", serve(t, dir), "$AGENT", b.agent)
 			for _, l := range lines {
 				e := &evaluation{dir: dir, stdin: stdin}
 				for _, arg := range l.args {
@@ -94,19 +103,26 @@ func newBuilders(t *testing.T) *builders {
 			t.Error(err)
 		}
 	})
+	socket := filepath.Join(dir, "agent")
+	serveAgent(t, socket)
 	conf := filepath.Join(dir, "storage.conf")
 	text := fmt.Sprintf("[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n", filepath.Join(dir, "root"), filepath.Join(dir, "run"))
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return &builders{daemon: daemon, env: []string{"CONTAINERS_STORAGE_CONF=" + conf, "XDG_RUNTIME_DIR=" + dir}}
+	return &builders{daemon: daemon, agent: socket, env: []string{"CONTAINERS_STORAGE_CONF=" + conf, "XDG_RUNTIME_DIR=" + dir}}
 }
 
 // compare has both do what the line says. Neither has a terminal: what would be
 // asked there is refused.
 func (b *builders) compare(t *testing.T, l line, e *evaluation) {
 	t.Helper()
-	theirs, err := b.daemon.Buildx(t.Context(), append([]string{"bake"}, e.args...)...)
+	args := slices.Clone(e.args)
+	meta := slices.Index(args, "--metadata-file") + 1
+	if meta > 0 {
+		args[meta] += ".bake"
+	}
+	theirs, err := b.daemon.Buildx(t.Context(), append([]string{"bake"}, args...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,8 +151,11 @@ func (b *builders) compare(t *testing.T, l line, e *evaluation) {
 		t.Errorf("%s\nbake accepts: %t, zbuild accepts: %t\nbake:\n%s\nzbuild:\n%s", l.text, want.ok, got.ok, want.stderr, got.stderr)
 		return
 	}
-	if i := slices.Index(e.args, "--metadata-file"); want.ok && i >= 0 {
-		compareMetadata(t, l, e, filepath.Join(e.dir, e.args[i+1]))
+	if meta > 0 {
+		name := filepath.Join(e.dir, e.args[meta])
+		if diff := cmp.Diff(said(t, name+".bake"), said(t, name)); diff != "" {
+			t.Errorf("%s: metadata: -bake +zbuild\n%s", l.text, diff)
+		}
 	}
 }
 
@@ -164,6 +183,18 @@ func prepare(t *testing.T, dir, comment string) {
 			run(at, "git", "tag", "v1")
 		case "link":
 			if err := os.Symlink(fields[1], filepath.Join(dir, fields[0])); err != nil {
+				t.Fatal(err)
+			}
+		case "key":
+			_, private, err := ed25519.GenerateKey(rand.Reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			block, err := ssh.MarshalPrivateKey(private, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, fields[0]), pem.EncodeToMemory(block), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		case "archive":
@@ -203,34 +234,60 @@ func serve(t *testing.T, dir string) string {
 	return server.URL
 }
 
-// compareMetadata compares what both say of one another's builds: the targets, and
-// of each what is said. The file is zbuild's, which ran last; buildx's is beside it.
-func compareMetadata(t *testing.T, l line, e *evaluation, name string) {
+// serveAgent serves an SSH agent.
+func serveAgent(t *testing.T, socket string) {
 	t.Helper()
-	keys := func(name string) (all []string) {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var targets map[string]json.RawMessage
-		if err := json.Unmarshal(text, &targets); err != nil {
-			t.Fatalf("%s: %v\n%s", name, err, text)
-		}
-		for target, raw := range targets {
-			var fields map[string]any
-			if err := json.Unmarshal(raw, &fields); err != nil {
-				all = append(all, target)
-				continue
-			}
-			for key := range fields {
-				all = append(all, target+"/"+key)
-			}
-		}
-		slices.Sort(all)
-		return all
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if diff := cmp.Diff(keys(name+".bake"), keys(name)); diff != "" {
-		t.Errorf("%s: metadata: -bake +zbuild\n%s", l.text, diff)
+	keys := agent.NewKeyring()
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				_ = agent.ServeAgent(keys, conn) // ends when the other side hangs up
+				_ = conn.Close()
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		serving.Wait()
+	})
+}
+
+// said is what a metadata file has to say: of which targets, and what. It removes
+// the file. Nothing is said if there is none.
+func said(t *testing.T, name string) (all []string) {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	_ = e
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	var targets map[string]json.RawMessage
+	if err := json.Unmarshal(text, &targets); err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, text)
+	}
+	for target, raw := range targets {
+		var fields map[string]any
+		if json.Unmarshal(raw, &fields) != nil {
+			fields = map[string]any{"": nil} // no object
+		}
+		for key := range fields {
+			all = append(all, target+"/"+key)
+		}
+	}
+	slices.Sort(all)
+	return all
 }
