@@ -76,6 +76,7 @@ func TestUnchanged(t *testing.T) {
 		t.Errorf("the layer has %q, want %q", got, want)
 	}
 
+	try(os.MkdirAll(e.StateDir(), 0o700))
 	parent, err := e.adopt(t.Context(), "", "", base, nil)
 	try(err)
 	staged, err := e.adoptStaged(t.Context(), parent.ID, base, s)

@@ -1,7 +1,6 @@
 package conformance_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io/fs"
@@ -81,7 +80,7 @@ func readCase(file string) (*testCase, error) {
 }
 
 // unpack writes the case's files into a directory.
-func (c *testCase) unpack(ctx context.Context, dir, registry string) error {
+func (c *testCase) unpack(ctx context.Context, dir string, places *strings.Replacer) error {
 	hasTargets, hasSetup := false, false
 	if c.dir != "" {
 		if out, err := exec.CommandContext(ctx, "cp", "-a", c.dir+"/.", dir).CombinedOutput(); err != nil {
@@ -96,12 +95,12 @@ func (c *testCase) unpack(ctx context.Context, dir, registry string) error {
 		}
 		hasTargets = hasTargets || f.Name == "zbuild.hcl"
 		hasSetup = hasSetup || f.Name == "setup.sh"
-		if err := write(dir, f, registry); err != nil {
+		if err := write(dir, f, places); err != nil {
 			return err
 		}
 	}
 	if !hasTargets {
-		if err := write(dir, txtar.File{Name: "zbuild.hcl", Data: []byte(onlyTarget)}, registry); err != nil {
+		if err := write(dir, txtar.File{Name: "zbuild.hcl", Data: []byte(onlyTarget)}, places); err != nil {
 			return err
 		}
 	}
@@ -119,7 +118,7 @@ func (c *testCase) unpack(ctx context.Context, dir, registry string) error {
 }
 
 // again puts the files of again/ over the others. It says whether there are any.
-func (c *testCase) again(dir, registry string) (bool, error) {
+func (c *testCase) again(dir string, places *strings.Replacer) (bool, error) {
 	found := false
 	for _, f := range c.archive.Files {
 		name, ok := strings.CutPrefix(f.Name, "again/")
@@ -133,19 +132,19 @@ func (c *testCase) again(dir, registry string) (bool, error) {
 			}
 			continue
 		}
-		if err := write(dir, txtar.File{Name: name, Data: f.Data}, registry); err != nil {
+		if err := write(dir, txtar.File{Name: name, Data: f.Data}, places); err != nil {
 			return false, err
 		}
 	}
 	return found, nil
 }
 
-func write(dir string, f txtar.File, registry string) error {
+func write(dir string, f txtar.File, places *strings.Replacer) error {
 	path := filepath.Join(dir, f.Name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(path, bytes.ReplaceAll(f.Data, []byte("REGISTRY"), []byte(registry)), 0o644)
+	return os.WriteFile(path, []byte(places.Replace(string(f.Data))), 0o644)
 }
 
 // age gives every file a time of its own: old, so that it cannot be taken for one

@@ -40,6 +40,7 @@ type suite struct {
 	zbuild   string
 	env      []string // zbuild's environment
 	registry *registry.Registry
+	files    *fileServer
 	daemon   *buildkitd.Daemon
 	started  time.Time
 
@@ -96,7 +97,7 @@ func newSuite(t *testing.T) *suite {
 
 	env, err := environment(filepath.Join(root, "zb"), reg)
 	check(t, err)
-	return &suite{zbuild: zbuild, env: env, registry: reg, daemon: daemon, started: time.Now()}
+	return &suite{zbuild: zbuild, env: env, registry: reg, files: newFileServer(t), daemon: daemon, started: time.Now()}
 }
 
 // environment is zbuild's: a store of its own, and the registry in place of
@@ -132,12 +133,13 @@ func (s *suite) run(t *testing.T, c *testCase) {
 	// and time in it for unchanged.
 	dir := filepath.Join(t.TempDir(), c.name)
 	check(t, os.Mkdir(dir, 0o755))
-	check(t, c.unpack(ctx, dir, s.registry.Addr()))
+	places := strings.NewReplacer("REGISTRY", s.registry.Addr(), "SERVER", s.files.serve(c.name, dir))
+	check(t, c.unpack(ctx, dir, places))
 	s.cases.Add(1)
 
 	// Without the cache: files of other cases may be equal but for their times.
 	differ := s.compare(ctx, t, c, dir, "--no-cache")
-	again, err := c.again(dir, s.registry.Addr())
+	again, err := c.again(dir, places)
 	check(t, err)
 	if again {
 		for _, d := range s.compare(ctx, t, c, dir) { // with zbuild's cache

@@ -22,8 +22,10 @@
 // does: go test ./conformance -cases DIR compares those of DIR, -busybox-as gives
 // busybox the names of base images that they want.
 //
+// In an archive's files REGISTRY stands for the registry's address, and SERVER for that
+// of a web server which serves the case's directory.
+//
 // The same files of the same directory are given to both, and their times are
 // old, distinct and whole seconds: whatever else has such a time in an image got it
-// from there. In an image REGISTRY stands for the registry's address, in every
-// file of the archive.
+// from there.
 package conformance
