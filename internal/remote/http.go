@@ -79,11 +79,7 @@ func (f *Fetcher) Resolve(ctx context.Context, file File, auth Auth) (*File, err
 // content: an error otherwise.
 func (f *Fetcher) Open(ctx context.Context, file File, auth Auth) (io.ReadCloser, time.Time, error) {
 	if r, err := f.openBlob(file.Digest); err == nil {
-		modified := file.Modified
-		if v, err := f.lastVisit(file); err == nil && modified.IsZero() && v.Digest == file.Digest {
-			modified = v.Modified
-		}
-		return r, modified, nil
+		return r, f.modified(ctx, file, auth), nil
 	}
 	v, err := f.visit(ctx, file, auth)
 	if err != nil {
@@ -94,6 +90,23 @@ func (f *Fetcher) Open(ctx context.Context, file File, auth Auth) (io.ReadCloser
 	}
 	r, err := f.openBlob(file.Digest)
 	return r, v.Modified, err
+}
+
+// modified is the time of a file whose content is at hand. That may have come from
+// another URL: only the server of this one knows when it was modified there. If it
+// does not answer, nobody knows.
+func (f *Fetcher) modified(ctx context.Context, file File, auth Auth) time.Time {
+	if !file.Modified.IsZero() {
+		return file.Modified
+	}
+	v, err := f.lastVisit(file)
+	if err != nil || v.Digest != file.Digest {
+		v, err = f.visit(ctx, file, auth)
+	}
+	if err != nil || v.Digest != file.Digest {
+		return time.Time{}
+	}
+	return v.Modified
 }
 
 // MismatchError says that a URL has other content than it should.
