@@ -123,6 +123,9 @@ type Engine interface {
 	Has(ctx context.Context, s Snapshot) bool
 	// Discard gives up snapshots that nothing refers to any more.
 	Discard(ctx context.Context, s ...Snapshot) error
+	// Adopt does what Commit would have to do for the snapshots that an image will be
+	// made of, as far as they are known.
+	Adopt(ctx context.Context, spec ImageSpec) error
 	// Commit makes an image of snapshots. It has no name yet.
 	Commit(ctx context.Context, spec ImageSpec) (*Image, error)
 	// Index makes a list of images for several platforms. It has no name yet.

@@ -143,8 +143,9 @@ func (r *run) task(id, name string, fn func() (notes []string, err error)) error
 	return err
 }
 
-// imageSpec says what the image of a result is made of, for one output.
-func (r *run) imageSpec(x *export, o *outgoing) ImageSpec {
+// imageSpec says what the image of a result is made of, for one output: of its first
+// layers, as many as there are of them.
+func (r *run) imageSpec(x *export, o *outgoing, layers []planner.Input) ImageSpec {
 	t := x.target.Config
 	spec := ImageSpec{
 		Base: x.result.Base, Config: x.result.Config, Platform: x.result.Platform,
@@ -165,7 +166,7 @@ func (r *run) imageSpec(x *export, o *outgoing) ImageSpec {
 			spec.Annotations[a.Key] = a.Value
 		}
 	}
-	for _, in := range x.result.Layers {
+	for _, in := range layers {
 		e := r.nodes[in.Step].entry
 		spec.Layers = append(spec.Layers, e.Snapshots[in.Index])
 		created := e.Created
@@ -182,7 +183,7 @@ func (r *run) imageSpec(x *export, o *outgoing) ImageSpec {
 func (r *run) prepare(ctx context.Context, x *export) error {
 	return r.task("export:"+x.name(), x.name(), func() (notes []string, err error) {
 		for _, o := range x.outputs {
-			spec := r.imageSpec(x, o)
+			spec := r.imageSpec(x, o, x.result.Layers)
 			if o.toStore && x.image == nil {
 				if x.image, err = r.opt.Engine.Commit(ctx, spec); err != nil {
 					break

@@ -364,6 +364,7 @@ func (r *run) units(exports []*export) []*unit {
 		}
 		units = append(units, x.unit)
 	}
+	units = append(units, r.layersAhead(exports)...)
 	r.orderTargets(exports)
 	return units
 }

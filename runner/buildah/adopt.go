@@ -232,7 +232,7 @@ func (e *Engine) adoptStaged(ctx context.Context, parent string, below, s runner
 	}
 	out, err := d.fill()
 	if out.TarSplit != nil {
-		defer out.TarSplit.Close() //nolint:errcheck // the store has closed it unless something failed before
+		defer out.TarSplit.Close() // which the store has done, unless something failed before
 	}
 	if err != nil {
 		return l, err

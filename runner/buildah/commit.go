@@ -24,6 +24,12 @@ import (
 	"github.com/zbuild/zbuild/runner"
 )
 
+// Adopt makes the layers that an image of snapshots will have.
+func (e *Engine) Adopt(ctx context.Context, spec runner.ImageSpec) error {
+	_, _, err := e.imageLayers(ctx, spec)
+	return err
+}
+
 // Commit makes an image of snapshots.
 func (e *Engine) Commit(ctx context.Context, spec runner.ImageSpec) (*runner.Image, error) {
 	// An image that is there keeps its layers from being removed, so nothing but

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/zbuild/zbuild/planner"
 	"github.com/zbuild/zbuild/runner"
 )
 
@@ -133,4 +134,40 @@ func countFiles(t *testing.T, dir string) (n int) {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// TestAdopt makes the layers of an image before the image: it takes them as they are.
+func TestAdopt(t *testing.T) {
+	e := open(t, Options{})
+	first := lowest(t, e)
+	second, _ := do(t, e, execOp(nil, "/bin/busybox", "touch", "/x"), runner.Input{Snapshot: first})
+	spec := runner.ImageSpec{Layers: []runner.Snapshot{first}, Config: []byte(`{"architecture":"amd64","os":"linux"}`), Format: planner.FormatOCI}
+	if err := e.Adopt(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	known, ok := e.digested("", first)
+	if !ok {
+		t.Fatal("no digest is known of the layer")
+	}
+	before, err := e.store.Layer(known.DiffID.Encoded())
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec.Layers = append(spec.Layers, second)
+	img, err := e.Commit(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := e.store.Image(img.ID.Encoded())
+	if err != nil {
+		t.Fatal(err)
+	}
+	top, err := e.store.Layer(stored.TopLayer)
+	if err != nil || top.Parent != before.ID {
+		t.Fatalf("the image's layers are %v, %v", top, err)
+	}
+	after, err := e.store.Layer(before.ID)
+	if err != nil || !after.Created.Equal(before.Created) {
+		t.Errorf("the layer was made at %v, and again at %v (%v)", before.Created, after.Created, err)
+	}
 }
