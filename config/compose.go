@@ -20,6 +20,8 @@ import (
 	composetypes "github.com/compose-spec/compose-go/v2/types"
 	"github.com/hashicorp/hcl/v2"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/zbuild/zbuild/internal/beneath"
 )
 
 // Compose files are read by compose-go and become targets, and a group default,
@@ -86,7 +88,7 @@ func (l *loader) composeEnvironment() (composetypes.Mapping, error) {
 	l.project.Files = append(l.project.Files, path)
 	text, err := readRegular(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, errDirectory):
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, beneath.ErrDirectory):
 	case err != nil:
 		return nil, fmt.Errorf(".env: %s", readProblem(err))
 	default:

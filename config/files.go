@@ -15,6 +15,8 @@ import (
 	"github.com/docker/buildx/util/urlutil"
 	"github.com/hashicorp/hcl/v2"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/zbuild/zbuild/internal/beneath"
 )
 
 // maxFileSize is the largest build file that is read, in bytes. The HCL lexer
@@ -275,33 +277,12 @@ func (l *loader) source(name string) *source {
 	return nil
 }
 
-var (
-	errTooLarge   = fmt.Errorf("is larger than %d MiB; a build file that large is not read", maxFileSize>>20)
-	errDirectory  = errors.New("is a directory, not a file")
-	errNotRegular = errors.New("is not a regular file")
-)
+var errTooLarge = fmt.Errorf("is larger than %d MiB; a build file that large is not read", maxFileSize>>20)
 
-// readRegular reads a regular file that is not too large. It asks before it
-// opens: opening a FIFO would wait for a writer.
+// readRegular reads a regular file that is not too large.
 func readRegular(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return nil, err
-	case info.IsDir():
-		return nil, errDirectory
-	case !info.Mode().IsRegular():
-		return nil, errNotRegular
-	case info.Size() > maxFileSize:
-		return nil, errTooLarge
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
-	err = errors.Join(err, f.Close())
-	if err == nil && len(text) > maxFileSize {
+	text, err := beneath.ReadFile(path, maxFileSize)
+	if errors.Is(err, beneath.ErrTooLarge) {
 		err = errTooLarge
 	}
 	return text, err

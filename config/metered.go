@@ -116,23 +116,7 @@ func (m *meter) tree(e hclsyntax.Expression) hclsyntax.Expression {
 		c.Source = m.part(e.Source, false)
 		return &c
 	case *hclsyntax.FunctionCallExpr:
-		c := *e
-		switch e.Name {
-		case "try", "can", "convert": // take expressions, not values
-			c.Args = m.all(e.Args, false)
-			if e.Name == "convert" && len(e.Args) == 2 {
-				c.Args[1] = e.Args[1] // a type
-			}
-		default:
-			c.Args = make([]hclsyntax.Expression, len(e.Args))
-			for i, a := range e.Args {
-				c.Args[i] = m.part(a, true)
-				if p, ok := c.Args[i].(*paying); ok {
-					p.argument = true
-				}
-			}
-		}
-		return &c
+		return m.call(e)
 	case *hclsyntax.ConditionalExpr:
 		c := *e
 		c.Condition, c.TrueResult, c.FalseResult = m.part(e.Condition, false), m.part(e.TrueResult, true), m.part(e.FalseResult, true)
@@ -168,6 +152,25 @@ func (m *meter) tree(e hclsyntax.Expression) hclsyntax.Expression {
 		return &c
 	}
 	return e
+}
+
+func (m *meter) call(e *hclsyntax.FunctionCallExpr) hclsyntax.Expression {
+	c := *e
+	switch e.Name {
+	case "try", "can", "convert": // take expressions, not values
+		c.Args = m.all(e.Args, false)
+		if e.Name == "convert" && len(e.Args) == 2 {
+			c.Args[1] = e.Args[1] // a type
+		}
+	default:
+		c.Args = m.all(e.Args, true)
+		for _, a := range c.Args {
+			if p, ok := a.(*paying); ok {
+				p.argument = true
+			}
+		}
+	}
+	return &c
 }
 
 func (m *meter) object(e *hclsyntax.ObjectConsExpr) hclsyntax.Expression {

@@ -3,15 +3,15 @@ package planner
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/containerd/containerd/v2/defaults"
+
+	"github.com/zbuild/zbuild/internal/beneath"
 )
 
 // maxFile is the size of the largest Dockerfile or ignore file that is read, in
@@ -19,39 +19,16 @@ import (
 // larger is ever in memory.
 const maxFile = defaults.DefaultMaxRecvMsgSize
 
-var (
-	errNotRegular = errors.New("is not a regular file")
-	errTooLarge   = fmt.Errorf("is larger than %d MB", maxFile>>20)
-	errIsDir      = errors.New("is a directory")
-)
+var errTooLarge = fmt.Errorf("is larger than %d MB", maxFile>>20)
 
 // ReadFile reads a regular file of at most 16 MB. It never waits for a pipe or a
 // device to yield something.
 func ReadFile(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return nil, err
-	case info.IsDir():
-		return nil, &fs.PathError{Op: "read", Path: path, Err: errIsDir}
-	case !info.Mode().IsRegular():
-		return nil, &fs.PathError{Op: "read", Path: path, Err: errNotRegular}
-	case info.Size() > maxFile:
-		return nil, &fs.PathError{Op: "read", Path: path, Err: errTooLarge}
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	err = errors.Join(err, f.Close())
-	if err == nil && len(data) > maxFile {
+	data, err := beneath.ReadFile(path, maxFile)
+	if errors.Is(err, beneath.ErrTooLarge) {
 		err = &fs.PathError{Op: "read", Path: path, Err: errTooLarge}
 	}
-	if err != nil {
-		return nil, err
-	}
-	return data, nil
+	return data, err
 }
 
 // files reads each file once, so that all targets see the same text, and keeps

@@ -23,6 +23,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/zbuild/zbuild/config"
+	"github.com/zbuild/zbuild/internal/beneath"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -58,7 +59,7 @@ func newWorld(t testing.TB, archive string) *world {
 			data, err := fs.ReadFile(w.files, rel(path))
 			if err != nil {
 				if info, err2 := w.stat(path); err2 == nil && info.IsDir() {
-					err = &fs.PathError{Op: "read", Path: path, Err: errIsDir}
+					err = &fs.PathError{Op: "read", Path: path, Err: beneath.ErrDirectory}
 				}
 			}
 			return data, err

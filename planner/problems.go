@@ -17,6 +17,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/util/suggest"
+
+	"github.com/zbuild/zbuild/internal/beneath"
 )
 
 // errNoFile is a file that is known not to be there.
@@ -290,7 +292,7 @@ func reason(err error) string {
 		return "it does not exist"
 	case errors.Is(err, fs.ErrPermission):
 		return "permission denied"
-	case errors.Is(err, errIsDir), errors.Is(err, errNotRegular), errors.Is(err, errTooLarge):
+	case errors.Is(err, beneath.ErrDirectory), errors.Is(err, beneath.ErrNotRegular), errors.Is(err, errTooLarge):
 		errors.As(err, &pe)
 		return "it " + pe.Err.Error()
 	case errors.As(err, &pe):

@@ -155,3 +155,55 @@ func TestSwapped(t *testing.T) {
 		must(t, d.Close())
 	}
 }
+
+// A file that is swapped for a pipe, over and over, is read or refused: nobody waits
+// for who writes to the pipe.
+func TestReadFileSwapped(t *testing.T) {
+	dir := t.TempDir()
+	file, pipe := filepath.Join(dir, "file"), filepath.Join(dir, "pipe")
+	must(t, os.WriteFile(file, []byte("text"), 0o644))
+	must(t, unix.Mkfifo(pipe, 0o644))
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			_ = unix.Renameat2(unix.AT_FDCWD, file, unix.AT_FDCWD, pipe, unix.RENAME_EXCHANGE)
+		}
+	})
+	read, refused := 0, 0
+	for i := 0; i < 2000 || read == 0 || refused == 0; i++ {
+		switch text, err := ReadFile(file, 10); {
+		case err == nil && string(text) == "text":
+			read++
+		case errors.Is(err, ErrNotRegular):
+			refused++
+		default:
+			t.Fatalf("%q, %v", text, err)
+		}
+	}
+	stop()
+	wg.Wait()
+}
+
+func TestReadFile(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "file"), []byte("text"), 0o644))
+	must(t, os.Symlink("file", filepath.Join(dir, "link")))
+	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	must(t, err)
+	t.Cleanup(func() { must(t, unix.Close(socket)) })
+	must(t, unix.Bind(socket, &unix.SockaddrUnix{Name: filepath.Join(dir, "socket")}))
+	for name, want := range map[string]error{
+		"link": nil, "none": fs.ErrNotExist, ".": ErrDirectory, "socket": ErrNotRegular,
+	} {
+		if _, err := ReadFile(filepath.Join(dir, name), 4); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", name, err, want)
+		}
+	}
+	if _, err := ReadFile(os.DevNull, 4); !errors.Is(err, ErrNotRegular) {
+		t.Errorf("%s: %v", os.DevNull, err)
+	}
+	if _, err := ReadFile(filepath.Join(dir, "file"), 3); !errors.Is(err, ErrTooLarge) {
+		t.Error(err)
+	}
+}

@@ -1,7 +1,8 @@
-//go:build unix && !linux
+//go:build unix
 
 package beneath
 
 import "syscall"
 
-const nonblock = syscall.O_NONBLOCK
+// nonblock has opening wait for nobody, and make no terminal the process's own.
+const nonblock = syscall.O_NONBLOCK | syscall.O_NOCTTY
