@@ -80,8 +80,13 @@ fuzz: ## Run every fuzz target for FUZZTIME (30s)
 BENCHFLAGS ?=
 
 .PHONY: bench
-bench: bench-bin ## Compare with BuildKit and buildah; writes docs/performance.md (an hour, as root)
+bench: bench-bin ## Compare with BuildKit and buildah; writes docs/performance.md and docs/bake-performance.md (an hour, as root)
 	cd test && go run ./bench -bin bin $(BENCHFLAGS)
+	cd test && go run ./bench -bin bin -bake $(BENCHFLAGS)
+
+.PHONY: bench-bake
+bench-bake: bench-bin ## Time bake --print of up to 10,000 targets against buildx; writes docs/bake-performance.md
+	cd test && go run ./bench -bin bin -bake $(BENCHFLAGS)
 
 .PHONY: bench-watch
 bench-watch: bench-bin ## Time edits that zbuild watch builds against buildx bake; writes docs/watch-performance.md (as root)

@@ -30,7 +30,7 @@ type options struct {
 	only, tools     string
 	sizes           int
 	render          bool
-	watch           bool
+	watch, bake     bool
 	edits           int
 }
 
@@ -46,6 +46,7 @@ func main() {
 	flag.IntVar(&o.sizes, "sizes", 0, "how many sizes of a series are measured, the smallest first; 0 means all")
 	flag.BoolVar(&o.render, "render", false, "write the report of what was measured before; measure nothing")
 	flag.BoolVar(&o.watch, "watch", false, "measure watching, and nothing else; writes watch-performance.md")
+	flag.BoolVar(&o.bake, "bake", false, "measure loading and printing projects, and nothing else; writes bake-performance.md")
 	flag.IntVar(&o.edits, "edits", 200, "edits of each workload, with -watch")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
@@ -65,8 +66,11 @@ func (o *options) uses(t tool) bool {
 }
 
 func (o *options) run(ctx context.Context) error {
-	if o.watch {
+	switch {
+	case o.watch:
 		return o.runWatch(ctx)
+	case o.bake:
+		return o.runBake(ctx)
 	}
 	data := filepath.Join(o.docs, "performance", "results.json")
 	r, err := load(data)

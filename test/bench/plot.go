@@ -22,6 +22,7 @@ var inks = map[string]color.Color{
 	"zbuild":          color.RGBA{R: 0xc0, G: 0x39, B: 0x2b, A: 0xff},
 	"BuildKit":        color.RGBA{R: 0x22, G: 0x66, B: 0xaa, A: 0xff},
 	"BuildKit + load": color.RGBA{R: 0x7f, G: 0xb2, B: 0xdd, A: 0xff},
+	bakePeer:          color.RGBA{R: 0x22, G: 0x66, B: 0xaa, A: 0xff},
 	"buildah":         color.RGBA{R: 0x88, G: 0x88, B: 0x88, A: 0xff},
 }
 
@@ -35,7 +36,7 @@ func plotSeries(s *series, moment, name string) error {
 	p.X.Tick.Marker, p.Y.Tick.Marker = plot.LogTicks{Prec: -1}, plot.LogTicks{Prec: -1}
 	p.Legend.Top, p.Legend.Left = true, true
 	p.Add(plotter.NewGrid())
-	for _, tool := range []string{"zbuild", "BuildKit", "BuildKit + load", "buildah"} {
+	for _, tool := range []string{"zbuild", "BuildKit", "BuildKit + load", "buildah", bakePeer} {
 		var at plotter.XYs
 		for _, point := range s.Points {
 			if seconds := point.Seconds[moment][tool]; len(seconds) > 0 {
