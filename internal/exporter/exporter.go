@@ -223,9 +223,6 @@ func (s *Spec) check() error {
 		}
 	}
 	docker := o.OCITypes != nil && !*o.OCITypes
-	if docker && o.Compression == "zstd" {
-		errs = append(errs, errors.New("compression=zstd conflicts with oci-mediatypes=false: Docker's media types have no zstd"))
-	}
 	if docker && o.Artifact != nil && *o.Artifact {
 		errs = append(errs, errors.New("oci-artifact=true conflicts with oci-mediatypes=false"))
 	}

@@ -3,7 +3,6 @@ package pack
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -25,6 +24,7 @@ const (
 	dockerConfig       = "application/vnd.docker.container.image.v1+json"
 	dockerLayer        = "application/vnd.docker.image.rootfs.diff.tar"
 	dockerLayerGzip    = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+	dockerLayerZstd    = "application/vnd.docker.image.rootfs.diff.tar.zstd" // only containerd and BuildKit speak of it
 	attestationsType   = "application/vnd.docker.attestation.manifest.v1+json"
 	intotoType         = "application/vnd.in-toto+json"
 	predicateType      = "in-toto.io/predicate-type"
@@ -147,7 +147,8 @@ func checkAnnotations(images []*Image, opt Options, list bool) error {
 		if !list && (a.Type == exptypes.AnnotationIndex || a.Type == exptypes.AnnotationIndexDescriptor) {
 			return fmt.Errorf("the annotation %s is for a list of images; a single image has none", a.Key)
 		}
-		if a.Platform == nil {
+		// As with BuildKit a single image is not asked what platform it is for.
+		if a.Platform == nil || len(images) == 1 {
 			continue
 		}
 		found := false
@@ -208,10 +209,7 @@ func image(ctx context.Context, c *Compressor, img *Image, opt Options) (Manifes
 	g.SetLimit(compressAtOnce)
 	for i, l := range img.Layers {
 		g.Go(func() (err error) {
-			how := opt.How
-			// Docker's media types have no zstd.
-			how.Keep = how.Keep && (!opt.Docker || l.Origin == nil || l.Origin.Descriptor.MediaType == ocispecs.MediaTypeImageLayerGzip)
-			blobs[1+i], err = c.Blob(gctx, l, how)
+			blobs[1+i], err = c.Blob(gctx, l, opt.How)
 			return err
 		})
 	}
@@ -250,8 +248,10 @@ func dockerLayerType(t string) (string, error) {
 		return dockerLayer, nil
 	case ocispecs.MediaTypeImageLayerGzip:
 		return dockerLayerGzip, nil
+	case ocispecs.MediaTypeImageLayerZstd:
+		return dockerLayerZstd, nil
 	}
-	return "", errors.New("Docker's media types have no zstd; use oci-mediatypes=true") //nolint:staticcheck // a name
+	return "", fmt.Errorf("Docker has no media type for %s", t) //nolint:staticcheck // a name
 }
 
 // attestation makes the manifest of what is stated about an image, as BuildKit

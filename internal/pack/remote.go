@@ -117,7 +117,7 @@ func decompress(mediaType string, in io.ReadCloser) (io.ReadCloser, error) {
 			return nil, err
 		}
 		return rest(z, z.Close), nil
-	case ocispecs.MediaTypeImageLayerZstd:
+	case ocispecs.MediaTypeImageLayerZstd, dockerLayerZstd:
 		z, err := zstd.NewReader(bufio.NewReader(in), zstd.WithDecoderMaxMemory(1<<30))
 		if err != nil {
 			return nil, err
