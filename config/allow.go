@@ -79,7 +79,8 @@ func (l *loader) parseAllow() {
 		case key == allowSSH:
 			l.allow.ssh = true
 		case !slices.Contains(allowValues, key):
-			l.errorf(nil, "Invalid --allow", "There is nothing called %q to allow.%s", key, didYouMean(key, slices.Concat(allowFlags, allowValues)))
+			all := slices.Concat(allowFlags, allowValues)
+			l.errorf(nil, "Invalid --allow", "There is nothing called %q to allow.%s There are %s.", key, didYouMean(key, all), strings.Join(all, ", "))
 		case key == entitlementDevice && value == "":
 			l.allow.anyDevice = true
 		case key == entitlementDevice:

@@ -280,8 +280,9 @@ func buildPart(model map[string]any) map[string]any {
 // composeError reports why Compose files cannot be read, where that can be told:
 // yaml says a line, compose-go the path of a key.
 func (l *loader) composeError(sources []*source, err error) {
+	l.hidden = true
 	text := strings.TrimSpace(err.Error())
-	text = strings.TrimPrefix(text, "validating : ")
+	text = strings.TrimPrefix(strings.TrimPrefix(text, "validating : "), "failed to parse : ")
 	texts := []string{strings.TrimSuffix(text, ".")}
 	if m := noMapping.FindStringSubmatch(text); m != nil {
 		// compose-go says it of one, whichever it comes upon first.
@@ -325,9 +326,10 @@ func notMappings(node *yaml.Node, names []string, depth int) []string {
 }
 
 var (
-	yamlLine    = regexp.MustCompile(`(?:yaml: |^|\[)line (\d+)`)
-	noMapping   = regexp.MustCompile(`^(services|secrets|networks|volumes|configs)\.(\S+) must be a mapping\.?$`)
-	composePath = regexp.MustCompile(`\b(?:services|secrets)\.[^\s:,'"]+`)
+	yamlLine     = regexp.MustCompile(`(?:yaml: (?:while .* at line \d+, column \d+: )?|^|\[)line (\d+)`)
+	noMapping    = regexp.MustCompile(`^(services|secrets|networks|volumes|configs)\.(\S+) must be a mapping\.?$`)
+	composeNamed = regexp.MustCompile(`^service "?([^\s".]+)"? `)
+	composePath  = regexp.MustCompile(`\b(?:services|secrets)\.[^\s:,'"]+`)
 )
 
 func composeErrorRange(sources []*source, text string) *hcl.Range {
@@ -337,6 +339,9 @@ func composeErrorRange(sources []*source, text string) *hcl.Range {
 		}
 	}
 	path := composePath.FindString(text)
+	if m := composeNamed.FindStringSubmatch(text); m != nil && path == "" {
+		path = "services." + m[1]
+	}
 	for keys := strings.Split(path, "."); path != "" && len(keys) > 0; keys = keys[:len(keys)-1] {
 		for _, s := range slices.Backward(sources) {
 			if node := findNode(s.yaml(), keys); node != nil {

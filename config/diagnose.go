@@ -3,12 +3,18 @@ package config
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/docker/buildx/bake/hclparser"
 	"github.com/hashicorp/hcl/v2"
 )
+
+// wrongKeyword is what hcl says of a type that there is not.
+var wrongKeyword = regexp.MustCompile(`^The keyword "([^"]+)" is not a valid type specification`)
+
+var typeKeywords = []string{"string", "number", "bool", "any", "list", "set", "map", "tuple", "object"}
 
 // diagnosis makes sense of what failed: of mistakes that depend on one another
 // only the first is of interest, and a name that does not exist is that and
@@ -107,6 +113,12 @@ func (d *diagnosis) explain(u *unit, diags hcl.Diagnostics) {
 		// There is no place for some errors of a variable.
 		if clone.Subject == nil || d.source(clone.Subject.Filename) == nil || clone.Subject.Empty() {
 			clone.Subject = u.at.Ptr()
+		}
+		if m := wrongKeyword.FindStringSubmatch(clone.Detail); m != nil {
+			clone.Detail += didYouMean(m[1], typeKeywords)
+		}
+		if strings.HasSuffix(clone.Detail, "list of string required, but have string") {
+			clone.Detail += `. Put it in brackets: ["…"]`
 		}
 		clone.Context = nil
 		clone.Expression, clone.EvalContext = nil, nil // it would show values

@@ -166,7 +166,7 @@ func (l *loader) lookUp() {
 		up = fmt.Sprintf(", nor in its parents up to %s", dirs[len(dirs)-1])
 	}
 	l.errorf(nil, "No build file found",
-		"There is no zbuild.hcl, zbuild.json, docker-bake.hcl, docker-bake.json or compose.yaml in %s%s. Name one with --file, or write one.",
+		"There is no zbuild.hcl, zbuild.json, docker-bake.hcl, docker-bake.json or compose.yaml in %s%s. Name one with --file, or have 'zbuild init' write one.",
 		l.req.Dir, up)
 }
 

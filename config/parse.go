@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -39,7 +40,6 @@ func (l *loader) parse(ctx context.Context, s *source) {
 	case isComposeName(s.name):
 		s.compose = true
 		if err := l.checkCompose(ctx, s); err != nil {
-			l.hidden = true
 			l.composeError([]*source{s}, err)
 		}
 	case strings.HasSuffix(s.name, ".json"):
@@ -137,6 +137,10 @@ func tooManyOperators(at hcl.Range) hcl.Diagnostics {
 // jsonString matches a string literal of JSON.
 var jsonString = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
 
+// jsonConsequences are what hcl says, too, of JSON that has another mistake: that
+// there is no object at the root, and that none of those around it ends.
+var jsonConsequences = []string{"Root value must be object", "Unclosed object"}
+
 func parseJSON(s *source) (*hcl.File, hcl.Diagnostics) {
 	// A template is parsed where it is evaluated, so its size is judged here.
 	for _, at := range jsonString.FindAllIndex(s.text, -1) {
@@ -154,7 +158,13 @@ func parseJSON(s *source) (*hcl.File, hcl.Diagnostics) {
 			return nil, tooManyOperators(rangeOf(s, at[0], at[0]+1))
 		}
 	}
-	return hcljson.Parse(s.text, s.name)
+	file, diags := hcljson.Parse(s.text, s.name)
+	for _, consequence := range jsonConsequences {
+		if is := func(d *hcl.Diagnostic) bool { return d.Summary == consequence }; slices.ContainsFunc(diags, func(d *hcl.Diagnostic) bool { return !is(d) }) {
+			diags = slices.DeleteFunc(diags, is)
+		}
+	}
+	return file, diags
 }
 
 // invalidUTF8 is the place of the first byte that is not UTF-8, if there is one.

@@ -191,7 +191,11 @@ func (r *resolver) match(pattern string, implied bool) []string {
 		return ok && err == nil
 	}
 	if len(names) == 0 && !r.hidden && !slices.ContainsFunc(slices.Collect(maps.Keys(r.broken)), broken) {
-		r.errorf(nil, "Unknown target", "No target or group matches %q.%s", pattern, listed(r.known()))
+		if len(r.known()) == 0 {
+			r.errorf(nil, "Nothing to build", `There is no target in the build files. Write one: target "app" {}`)
+		} else {
+			r.errorf(nil, "Unknown target", "No target or group matches %q.%s", pattern, listed(r.known()))
+		}
 	}
 	return names
 }

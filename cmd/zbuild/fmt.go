@@ -133,6 +133,10 @@ func (f *formatter) problem(path string, err error) {
 }
 
 func (f *formatter) file(path string) {
+	if filepath.Ext(path) == ".json" {
+		f.problem(path, errors.New("this is JSON, and fmt formats HCL"))
+		return
+	}
 	text, err := os.ReadFile(path)
 	if err != nil {
 		f.problem(path, err)

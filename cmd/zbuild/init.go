@@ -33,6 +33,9 @@ Nothing is built, and a file that is there is not replaced without --force.`
 // composeFiles are the names that Compose looks for.
 var composeFiles = []string{"compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"}
 
+// bakeFiles are the names that bake looks for.
+var bakeFiles = []string{"docker-bake.hcl", "docker-bake.json"}
+
 // Run writes the file.
 func (c *initCmd) Run(a *app) error {
 	if c.Output != "-" && !c.Force {
@@ -46,9 +49,13 @@ func (c *initCmd) Run(a *app) error {
 			from = name
 		}
 	}
-	text, what, err := c.scaffold(a)
+	var text []byte
+	var what string
+	var err error
 	if from != "" {
 		text, what, err = c.convert(a, from)
+	} else {
+		text, what, err = c.scaffold(a)
 	}
 	if err != nil {
 		return err
@@ -63,6 +70,11 @@ func (c *initCmd) Run(a *app) error {
 	}
 	if err := atomicwriter.WriteFile(path, text, 0o644); err != nil {
 		return usage(err)
+	}
+	for _, name := range bakeFiles {
+		if _, err := os.Stat(filepath.Join(a.dir, name)); err == nil && from != name {
+			fmt.Fprintf(a.stderr, "zbuild: %s, which zbuild reads as it is, is not looked at any more where there is a zbuild.hcl; 'zbuild init --force --from %s' converts it\n", name, name)
+		}
 	}
 	_, err = fmt.Fprintf(a.stdout, "Wrote %s with %s.\nSee what it comes to with 'zbuild list' and 'zbuild bake --print', and build it with 'zbuild'.\n", c.Output, what)
 	return err

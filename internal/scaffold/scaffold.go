@@ -228,18 +228,26 @@ func quotedNames(targets []target) string {
 var notInNames = regexp.MustCompile(`[^a-zA-Z0-9_-]+`)
 
 // nameOf is a name for the target of a Dockerfile's stage: api/Dockerfile is api,
-// web.Dockerfile is web, and its stage test is web-test.
+// web.Dockerfile is web, api/Dockerfile.dev is api-dev, and a stage test of it is
+// api-dev-test.
 func nameOf(project, file, stage string) string {
 	name := project
-	if dir := path.Dir(file); dir != "." {
+	dir := path.Dir(file)
+	if dir != "." {
 		name = path.Base(dir)
 	}
 	base := path.Base(file)
 	for _, kind := range []string{"Dockerfile", "Containerfile"} {
-		if rest, ok := strings.CutPrefix(base, kind+"."); ok {
+		rest, ok := strings.CutPrefix(base, kind+".")
+		if !ok {
+			rest, ok = strings.CutSuffix(base, "."+kind)
+		}
+		switch {
+		case !ok:
+		case dir == ".":
 			name = rest
-		} else if rest, ok := strings.CutSuffix(base, "."+kind); ok {
-			name = rest
+		case rest != name:
+			name += "-" + rest
 		}
 	}
 	if stage != "" {
