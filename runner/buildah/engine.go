@@ -50,6 +50,7 @@ type Engine struct {
 	proc   *process // what this process has going, for whoever must clean up
 
 	isolations isolations
+	x32        func() bool // whether the kernel has x32
 
 	locks cacheLocks
 	kept  kept
@@ -98,6 +99,7 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 		native:  nativeOverlay(store),
 		system:  &types.SystemContext{AuthFilePath: opt.AuthFile, SignaturePolicyPath: opt.PolicyFile},
 		log:     opt.Logger,
+		x32:     sync.OnceValue(hasX32),
 		adopted: make(map[runner.Snapshot]imageLayer),
 
 		patience: usualPatience(),

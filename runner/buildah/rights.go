@@ -47,7 +47,7 @@ func (x *execJob) setRights(ctx context.Context) error {
 			}
 		}
 	} else {
-		setSeccomp(x.spec)
+		setSeccomp(x.spec, x.e.x32())
 	}
 	if err := x.setDevices(); err != nil {
 		return err

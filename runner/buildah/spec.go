@@ -191,8 +191,12 @@ func proxies(p *pb.ProxyEnv) []string {
 }
 
 // setSeccomp filters system calls by the profile that containerd and Docker use
-// by default; it depends on the capabilities, so it comes last.
-func setSeccomp(spec *specs.Spec) { spec.Linux.Seccomp = seccomp.DefaultProfile(spec) }
+// by default; it depends on the capabilities, so it comes last. x32 says whether
+// the kernel has that kind of them.
+func setSeccomp(spec *specs.Spec, x32 bool) {
+	spec.Linux.Seccomp = seccomp.DefaultProfile(spec)
+	withoutMissing(spec.Linux.Seccomp, x32)
+}
 
 // bind is a bind mount of a host path.
 func bind(src, dest string, readonly bool) specs.Mount {
