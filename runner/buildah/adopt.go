@@ -257,6 +257,9 @@ func (e *Engine) place(id, parent string, staged *graphdriver.DriverWithDifferOu
 	if err := e.forget(id); err != nil {
 		return err
 	}
+	if err := e.durable.note(id); err != nil {
+		return err
+	}
 	_, err = e.store.ApplyStagedLayer(storage.ApplyStagedLayerOptions{ID: id, ParentLayer: parent, DiffOutput: staged})
 	return err
 }
@@ -284,11 +287,15 @@ func (e *Engine) adoptTar(ctx context.Context, parent string, below, s runner.Sn
 		return imageLayer{}, err
 	}
 	defer tar.Close()
+	if err := e.durable.note(l.ID); err != nil {
+		return imageLayer{}, err
+	}
 	layer, _, err := e.store.PutLayer(l.ID, parent, nil, "", false, &storage.LayerOptions{UncompressedDigest: l.DiffID}, tar)
 	if errors.Is(err, storage.ErrDuplicateID) {
 		return l, nil
 	}
-	if err != nil {
+	// Another sync may have taken the note away while the layer was being written.
+	if err = errors.Join(err, e.durable.note(l.ID)); err != nil {
 		return imageLayer{}, err
 	}
 	if layer.UncompressedDigest != l.DiffID {

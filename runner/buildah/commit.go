@@ -49,6 +49,9 @@ func (e *Engine) Commit(ctx context.Context, spec runner.ImageSpec) (*runner.Ima
 	if err != nil {
 		return nil, err
 	}
+	if err := e.durable.sync(); err != nil {
+		return nil, err
+	}
 	if err := e.createImage(top, d); err != nil {
 		return nil, vanished(err)
 	}

@@ -45,9 +45,15 @@ type Options struct {
 type Engine struct {
 	store  storage.Store
 	native bool // layers are directories that can be linked
-	system *types.SystemContext
-	log    *slog.Logger
-	proc   *process // what this process has going, for whoever must clean up
+	// volatile says that what steps write need not be on the disk when they are done;
+	// the driver finds out whether the kernel can do that when it is first asked to
+	// mount so, and notes it unguarded.
+	volatile bool
+	mounting sync.Mutex
+	durable  durable
+	system   *types.SystemContext
+	log      *slog.Logger
+	proc     *process // what this process has going, for whoever must clean up
 
 	isolations isolations
 	x32        func() bool // whether the kernel has x32
@@ -90,7 +96,7 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
-	store, err := openStore(opt)
+	store, volatile, err := openStore(opt)
 	if err != nil {
 		return nil, err
 	}
@@ -109,6 +115,9 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 		return e.proc.usesRuntime(iso.runtime)
 	}}
 	e.spreadLayers()
+	if err := e.openDurable(volatile); err != nil {
+		return nil, err
+	}
 	e.sweep(ctx)
 	if err := scratch.Sweep(); err != nil {
 		e.log.Warn("what killed builds have left among the temporary files cannot be removed", "error", err)
@@ -160,11 +169,12 @@ func writable(err error, dir string) string {
 	return ""
 }
 
-// openStore opens containers-storage as the options and storage.conf say.
-func openStore(opt Options) (storage.Store, error) {
+// openStore opens containers-storage as the options and storage.conf say. volatile
+// says that they let mounts be volatile.
+func openStore(opt Options) (_ storage.Store, volatile bool, err error) {
 	conf, err := storage.DefaultStoreOptions()
 	if err != nil {
-		return nil, &UnusableError{What: "the configuration of containers-storage cannot be read", Err: err}
+		return nil, false, &UnusableError{What: "the configuration of containers-storage cannot be read", Err: err}
 	}
 	if opt.Root != "" {
 		conf.GraphRoot = opt.Root
@@ -191,9 +201,9 @@ func openStore(opt Options) (storage.Store, error) {
 		if w := writable(err, conf.GraphRoot); w != "" {
 			fix = w
 		}
-		return nil, &UnusableError{What: fmt.Sprintf("the store at %s cannot be opened", conf.GraphRoot), Fix: fix, Err: err}
+		return nil, false, &UnusableError{What: fmt.Sprintf("the store at %s cannot be opened", conf.GraphRoot), Fix: fix, Err: err}
 	}
-	return store, nil
+	return store, !conf.DisableVolatile, nil
 }
 
 // StateDir is where the store's zbuild keeps what is worth keeping between runs:
@@ -204,6 +214,7 @@ func (e *Engine) processDir() string { return filepath.Join(e.store.RunRoot(), "
 
 // Close gives the store back. Layers and images stay.
 func (e *Engine) Close() error {
+	e.durable.earlier.Wait()
 	err := errors.Join(e.proc.close(), e.kept.file.Close())
 	_, err2 := e.store.Shutdown(false)
 	if errors.Is(err2, storage.ErrLayerUsedByContainer) {

@@ -122,8 +122,9 @@ func (e *Engine) Unpack(ctx context.Context, below runner.Snapshot, l pack.Layer
 	if _, err := e.store.ApplyDiff(layer.id, tar); err != nil {
 		return "", fmt.Errorf("unpacking layer %s: %w", l.DiffID, err)
 	}
+	if err := e.finished(layer.id); err != nil {
+		return "", err
+	}
 	layer.done = true
-	e.Keep(runner.Snapshot(layer.id))
-	e.proc.end(layer.id)
 	return runner.Snapshot(layer.id), nil
 }

@@ -72,7 +72,9 @@ func (e *Engine) mount(id string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return driver.Get(id, graphdriver.MountOpts{})
+	e.mounting.Lock()
+	defer e.mounting.Unlock()
+	return driver.Get(id, graphdriver.MountOpts{Volatile: e.volatile})
 }
 
 // unmount undoes mount. It is no error if nothing is mounted.
@@ -102,9 +104,10 @@ func (l *stepLayer) freezeAfter(do func() error) (runner.Snapshot, error) {
 	if err := do(); err != nil {
 		return "", err
 	}
+	if err := l.e.finished(l.id); err != nil {
+		return "", err
+	}
 	l.done = true
-	l.e.Keep(runner.Snapshot(l.id)) // before it is not being made any more
-	l.e.proc.end(l.id)
 	return runner.Snapshot(l.id), nil
 }
 

@@ -153,10 +153,10 @@ func (e *Engine) doDiff(op *pb.DiffOp, job runner.Job) (out []runner.Snapshot, e
 	opt := &storage.LayerOptions{Flags: map[string]any{stepFlag: true}}
 	_, _, err = e.store.PutLayer(id, "", nil, "", true, opt, tar)
 	if err == nil {
-		e.Keep(runner.Snapshot(id))
+		err = e.finished(id)
 	}
-	e.proc.end(id)
 	if err != nil {
+		e.proc.end(id)
 		return nil, fmt.Errorf("making a layer of a difference: %w", err)
 	}
 	return []runner.Snapshot{runner.Snapshot(id)}, nil

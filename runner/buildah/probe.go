@@ -53,7 +53,7 @@ func (r *Report) Usable() bool {
 func Probe(ctx context.Context, opt Options) *Report {
 	r := &Report{}
 	r.add(probeUser()...)
-	store, err := openStore(opt)
+	store, _, err := openStore(opt)
 	if err != nil {
 		r.add(Check{Name: "storage", Status: StatusFail, Why: err.Error()})
 	} else {

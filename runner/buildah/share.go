@@ -36,8 +36,15 @@ const (
 func (e *Engine) Use(context.Context) (func(), error) {
 	e.kept.begin()
 	return func() {
-		if err := e.kept.end(); err != nil {
+		last, err := e.kept.end()
+		if err != nil {
 			e.log.Debug("what was kept from prunes cannot be given up", "error", err)
+		}
+		if !last {
+			return
+		}
+		if err := e.durable.sync(); err != nil {
+			e.log.Warn("what was built may not outlast a loss of power", "error", err)
 		}
 	}, nil
 }
@@ -64,15 +71,15 @@ func (k *kept) begin() {
 	k.uses++
 }
 
-// end forgets everything when nobody uses anything any more.
-func (k *kept) end() error {
+// end forgets everything when nobody uses anything any more, which last says.
+func (k *kept) end() (last bool, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.uses--; k.uses > 0 || k.file == nil {
-		return nil
+		return false, nil
 	}
 	clear(k.names)
-	return k.file.Truncate(0)
+	return true, k.file.Truncate(0)
 }
 
 func (k *kept) add(snapshots ...runner.Snapshot) error {

@@ -1,0 +1,225 @@
+//go:build linux
+
+package buildah
+
+// What a loss of power leaves. The overlays that steps work in are volatile: the
+// kernel would else write out the whole file system when one is unmounted, and when a
+// program in a RUN asks for it, with the build waiting. So what a layer consists of is
+// not on the disk yet when the layer is done, while what speaks of it may get there at
+// any moment. Before anything does, a layer is noted in a directory that is named
+// after the machine's boot. Before an image is recorded, and when a build is over, the
+// file system is synced once, for all layers that are noted, and the notes go. A
+// journalling file system keeps the order of such changes: where a layer can be found
+// that is not whole, its note can be found, too, in a directory of another boot.
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"go.podman.io/storage"
+	"golang.org/x/sys/unix"
+
+	"github.com/zbuild/zbuild/runner"
+)
+
+// unsyncedName is the directory below the state directory that has the notes.
+const unsyncedName = "unsynced"
+
+// muchWritten is how much has to be written for a sync to begin while steps run.
+const muchWritten = 16 << 20 // bytes
+
+// durable is what the engine knows of what is on the disk.
+type durable struct {
+	dir  string // has a note of every layer that this boot has made and not synced; empty if there is no telling
+	root string // a directory of the store's file system
+
+	syncing sync.Mutex // held while the file system is synced
+
+	mu      sync.Mutex
+	free    int64          // bytes, when a sync was last begun
+	busy    bool           // one is under way that nobody waits for
+	earlier sync.WaitGroup // has that
+}
+
+// bootID names the machine's boot.
+func bootID() (string, error) {
+	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if id := strings.TrimSpace(string(raw)); err == nil && id != "" && filepath.IsLocal(id) {
+		return id, nil
+	}
+	return "", errors.Join(errors.New("the machine's boot has no name"), err)
+}
+
+// openDurable finds out what a loss of power has left. volatile says that the user has
+// nothing against volatile mounts.
+func (e *Engine) openDurable(volatile bool) error {
+	boot, err := bootID()
+	if err != nil {
+		e.log.Debug("what steps write is synced at once", "why", err)
+		return nil
+	}
+	e.durable.root, e.durable.dir = e.store.GraphRoot(), filepath.Join(e.StateDir(), unsyncedName, boot)
+	e.volatile = volatile && e.native
+	if err := e.forgetLost(); err != nil {
+		return &UnusableError{What: "what a loss of power has left half written cannot be removed", Fix: writable(err, e.store.GraphRoot()), Err: err}
+	}
+	return nil
+}
+
+// note writes down that a layer is in memory only.
+func (d *durable) note(layer string) error {
+	if d.dir == "" {
+		return nil
+	}
+	name := filepath.Join(d.dir, layer)
+	err := os.WriteFile(name, nil, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = os.MkdirAll(d.dir, 0o700); err == nil {
+			err = os.WriteFile(name, nil, 0o600)
+		}
+	}
+	return err
+}
+
+// sync makes all layers last that are noted now.
+func (d *durable) sync() error {
+	if d.dir == "" {
+		return nil
+	}
+	d.syncing.Lock()
+	defer d.syncing.Unlock()
+	notes, err := os.ReadDir(d.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil || len(notes) == 0 {
+		return err
+	}
+	f, err := os.Open(d.root)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		return fmt.Errorf("writing the store's file system to the disk: %w", err)
+	}
+	for _, n := range notes {
+		// Another process may have removed it, after a sync of its own.
+		if err := os.Remove(filepath.Join(d.dir, n.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeOut begins to sync, if much was written since that was last done: then less is
+// left to wait for in the end. The file system's free space tells, for it counts what
+// is only in memory.
+func (d *durable) writeOut(failed func(error)) {
+	var st unix.Statfs_t
+	if d.dir == "" || unix.Statfs(d.root, &st) != nil {
+		return
+	}
+	free := int64(st.Bfree) * int64(st.Bsize) //nolint:unconvert // the type differs by architecture
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.busy || d.free-free < muchWritten {
+		d.free = max(d.free, free) // somebody has removed something
+		return
+	}
+	d.free, d.busy = free, true
+	d.earlier.Go(func() {
+		if err := d.sync(); err != nil {
+			failed(err)
+		}
+		d.mu.Lock()
+		d.busy = false
+		d.mu.Unlock()
+	})
+}
+
+// finished says that a layer of a step is whole: nobody writes to it any more.
+func (e *Engine) finished(layer string) error {
+	if err := e.durable.note(layer); err != nil {
+		return err
+	}
+	e.Keep(runner.Snapshot(layer)) // before it is not being made any more
+	e.proc.end(layer)
+	e.durable.writeOut(func(err error) { e.log.Debug("writing out layers", "error", err) })
+	return nil
+}
+
+// forgetLost deletes the layers that were only in memory when the machine went down,
+// and what lies on them. One that something lasting lies on, or an image, was synced
+// before that was made.
+func (e *Engine) forgetLost() error {
+	dir := filepath.Dir(e.durable.dir)
+	boots, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if len(boots) == 0 || len(boots) == 1 && boots[0].Name() == filepath.Base(e.durable.dir) {
+		return nil
+	}
+	// One that comes second must not begin before the first is done.
+	alone, err := lockFile(dir, unix.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer alone.Close()
+	for _, boot := range boots {
+		if boot.Name() == filepath.Base(e.durable.dir) {
+			continue
+		}
+		lost := filepath.Join(dir, boot.Name())
+		notes, err := os.ReadDir(lost)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the first has done it
+		}
+		if err != nil {
+			return err
+		}
+		if len(notes) > 0 {
+			e.log.Warn("the machine went down before the results of the last build were on its disk; they are made again", "layers", len(notes))
+		}
+		if err := e.deleteLost(notes); err != nil {
+			return err // the next start tries again
+		}
+		if err := os.RemoveAll(lost); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deleteLost deletes layers, those that have others on them last.
+func (e *Engine) deleteLost(notes []fs.DirEntry) error {
+	for len(notes) > 0 {
+		var later []fs.DirEntry
+		for _, n := range notes {
+			err := e.deleteLayer(n.Name())
+			switch {
+			case errors.Is(err, storage.ErrLayerHasChildren):
+				later = append(later, n)
+			case err == nil,
+				errors.Is(err, storage.ErrNotALayer), errors.Is(err, storage.ErrLayerUnknown),
+				errors.Is(err, storage.ErrLayerUsedByImage), errors.Is(err, storage.ErrLayerUsedByContainer):
+			default:
+				return fmt.Errorf("deleting layer %s, which may not be whole: %w", n.Name(), err)
+			}
+		}
+		if len(later) == len(notes) {
+			return nil
+		}
+		notes = later
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+//go:build linux
+
+package buildah
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/zbuild/zbuild/planner"
+	"github.com/zbuild/zbuild/runner"
+)
+
+// TestVolatile looks from inside of a RUN whether its root is one that nobody waits
+// for.
+func TestVolatile(t *testing.T) {
+	e := open(t, Options{})
+	_, out := do(t, e, execOp(nil, "/bin/grep", " / overlay ", "/proc/mounts"), runner.Input{Snapshot: tinyRoot(t, e)})
+	if _, options, _ := strings.Cut(out, "/work,"); !strings.Contains(options, "volatile") { // newer kernels write fsync=volatile
+		t.Errorf("the root is mounted as %s", out)
+	}
+}
+
+// TestLostPower leaves layers as a machine that went down has: noted, and not synced.
+// They go with what lies on them, and what was synced stays.
+func TestLostPower(t *testing.T) {
+	dir := t.TempDir()
+	opt := Options{Root: filepath.Join(dir, "root"), RunRoot: filepath.Join(dir, "run"), Driver: "overlay"}
+	start := func() *Engine {
+		t.Helper()
+		e, err := Open(t.Context(), opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unmountBelow(dir) })
+		return e
+	}
+	run := func(e *Engine, s runner.Snapshot, file string) runner.Snapshot {
+		t.Helper()
+		s, _ = do(t, e, execOp(nil, "/bin/touch", file), runner.Input{Snapshot: s})
+		return s
+	}
+	commit := func(e *Engine, layers ...runner.Snapshot) *runner.Image {
+		t.Helper()
+		img, err := e.Commit(t.Context(), runner.ImageSpec{Config: []byte(`{"architecture":"amd64","os":"linux"}`), Format: planner.FormatOCI, Layers: layers})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return img
+	}
+	e := start()
+	done, err := e.Use(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	below, _ := do(t, e, copyOp("/busybox", "/bin/busybox"), runner.Input{Local: busybox(t)})
+	base, _ := do(t, e, execOp(nil, "/bin/busybox", "--install", "-s", "/bin"), runner.Input{Snapshot: below})
+	commit(e, below, base)
+	notes := func(e *Engine) []os.DirEntry {
+		t.Helper()
+		entries, err := os.ReadDir(e.durable.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return entries
+	}
+	if n := notes(e); len(n) > 0 {
+		t.Fatalf("an image was recorded with %d of its layers not synced", len(n))
+	}
+	first := run(e, base, "/a")
+	second := run(e, first, "/b")
+	kept := run(e, base, "/c")
+	other := filepath.Join(filepath.Dir(e.durable.dir), "another-boot")
+	if err := os.Mkdir(other, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(notes(e)); n != 3 {
+		t.Fatalf("%d layers are noted of 3 that are not synced", n)
+	}
+	for _, s := range []runner.Snapshot{first, second, base} { // the last one would have been synced before anything was done on it
+		if err := os.WriteFile(filepath.Join(other, string(s)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done()
+	if n := len(notes(e)); n > 0 {
+		t.Errorf("%d layers are not synced at the end of a build", n)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	e = start()
+	defer e.Close()
+	for s, want := range map[runner.Snapshot]bool{below: true, base: true, first: false, second: false, kept: true} {
+		if got := e.Has(t.Context(), s); got != want {
+			t.Errorf("layer %s is there: %v, want %v", s, got, want)
+		}
+	}
+	if _, err := os.Stat(other); err == nil {
+		t.Error("the notes of the other boot are still there")
+	}
+	commit(e, below, base, run(e, base, "/a"))
+}
