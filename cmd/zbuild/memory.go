@@ -1,17 +1,18 @@
 package main
 
-import "runtime/debug"
+import (
+	"runtime/debug"
+
+	"github.com/zbuild/zbuild/cmd/zbuild/early"
+)
 
 // collectLess lets garbage lie for longer. Most of what a bake allocates is little
 // and lives as long as the process, and a collection at every four megabytes costs
 // a short one half of its time. Whoever sets GOGC or GOMEMLIMIT is not overruled.
 func collectLess(env func(string) (string, bool)) {
-	const (
-		percent = 400
-		limit   = 768 << 20 // bytes; from there on memory counts for more than time
-	)
+	const limit = 768 << 20 // bytes; from there on memory counts for more than time
 	if _, ok := env("GOGC"); !ok {
-		debug.SetGCPercent(percent)
+		debug.SetGCPercent(early.Percent)
 	}
 	if _, ok := env("GOMEMLIMIT"); !ok {
 		debug.SetMemoryLimit(limit)

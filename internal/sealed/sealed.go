@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -31,24 +30,15 @@ func seal(name string, raw []byte) []byte {
 // Read reads a value, and when it was written or its file last touched. The error
 // is ErrDamaged if the file is not whole.
 func Read(name string, v any) (modified time.Time, err error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return modified, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return modified, err
-	}
-	all, err := io.ReadAll(f)
+	all, modified, err := readFile(name)
 	if err != nil {
 		return modified, err
 	}
 	const tail = 1 + 2*sha256.Size + 1
 	if len(all) < tail || !bytes.Equal(seal(name, all[:len(all)-tail]), all) || json.Unmarshal(all[:len(all)-tail], v) != nil {
-		return info.ModTime(), ErrDamaged
+		return modified, ErrDamaged
 	}
-	return info.ModTime(), nil
+	return modified, nil
 }
 
 // Write replaces a file whole or not at all. Its directory is made if need be.

@@ -24,10 +24,14 @@ type images struct {
 	tasks int
 }
 
-// call has something called when the engine is opened; nil for nothing.
+// call has something called when the engine is open; nil for nothing.
 func (i *images) call(whenOpen func(Engine)) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.open != nil && whenOpen != nil {
+		whenOpen(i.open)
+		return
+	}
 	i.whenOpen = whenOpen
 }
 

@@ -164,6 +164,9 @@ func (s *Session) Generate(ctx context.Context, last Phase) *Generation {
 	g := &Generation{Number: s.number}
 	request := s.opt.Load
 	request.EvaluateOnly = request.EvaluateOnly || last == Load && !request.Calling
+	if last == Run {
+		defer s.openEarly(ctx)()
+	}
 	g.Project, g.Diagnostics = s.load(ctx, request)
 	if s.ended(ctx, g) || last == Load || len(g.Project.Built().Targets) == 0 && len(g.Project.Targets) > 0 {
 		return g
@@ -284,6 +287,14 @@ func (s *Session) hasher(ctx context.Context) (*source.Hasher, error) {
 		return nil, err
 	}
 	return &source.Hasher{Index: s.openIndex(engine)}, nil
+}
+
+// openEarly opens the engine while build files are read; wait returns when that is
+// done. What goes wrong with it is told by who needs the engine.
+func (s *Session) openEarly(ctx context.Context) (wait func()) {
+	var opening sync.WaitGroup
+	opening.Go(func() { _, _ = s.images.engine(ctx) })
+	return opening.Wait
 }
 
 // indexEarly has the index of files read while the plan is being made, if that

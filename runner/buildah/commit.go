@@ -91,7 +91,7 @@ func (d *draft) image(spec runner.ImageSpec) *runner.Image {
 // knownLayers are the layers that imageLayers would give, if it would only have to
 // look them up: their digests are known. Whether they are there is not asked.
 func (e *Engine) knownLayers(ctx context.Context, spec runner.ImageSpec) ([]imageLayer, bool, error) {
-	below, layers, err := e.baseLayers(ctx, spec)
+	below, layers, err := e.knownBase(ctx, spec)
 	if err != nil {
 		return nil, false, err
 	}
@@ -104,6 +104,32 @@ func (e *Engine) knownLayers(ctx context.Context, spec runner.ImageSpec) ([]imag
 		below = s
 	}
 	return layers, true, nil
+}
+
+// baseChain is what baseLayers gives.
+type baseChain struct {
+	top    runner.Snapshot
+	layers []imageLayer
+}
+
+// knownBase is baseLayers, looked up once for all images that build on a base.
+func (e *Engine) knownBase(ctx context.Context, spec runner.ImageSpec) (runner.Snapshot, []imageLayer, error) {
+	if spec.Base == nil {
+		return "", nil, nil
+	}
+	e.mu.Lock()
+	known, ok := e.bases[spec.Base.ConfigDigest]
+	e.mu.Unlock()
+	if !ok {
+		var err error
+		if known.top, known.layers, err = e.baseLayers(ctx, spec); err != nil {
+			return "", nil, err
+		}
+		e.mu.Lock()
+		e.bases[spec.Base.ConfigDigest] = known
+		e.mu.Unlock()
+	}
+	return known.top, slices.Clip(known.layers), nil
 }
 
 // baseLayers gives the topmost layer of the image that a spec builds on, and all

@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/moby/buildkit/solver/pb"
+	digest "github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/types"
 	"go.podman.io/storage"
 	"go.podman.io/storage/pkg/unshare"
@@ -65,6 +66,7 @@ type Engine struct {
 
 	mu      sync.Mutex
 	adopted map[runner.Snapshot]imageLayer // layers that this process digested
+	bases   map[digest.Digest]baseChain    // by image
 }
 
 var _ runner.Engine = (*Engine)(nil)
@@ -107,6 +109,7 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 		log:     opt.Logger,
 		x32:     sync.OnceValue(hasX32),
 		adopted: make(map[runner.Snapshot]imageLayer),
+		bases:   make(map[digest.Digest]baseChain),
 
 		patience: usualPatience(),
 	}
