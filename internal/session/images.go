@@ -12,12 +12,14 @@ import (
 )
 
 // images resolves base images by the engine, which is opened when it is needed
-// first: a project that starts from scratch can be planned without any.
+// first, or is going to be: a project that starts from scratch can be planned without
+// any.
 type images struct {
 	opt *Options
 
 	mu       sync.Mutex
 	open     Engine
+	asked    bool  // somebody cannot do without
 	err      error // of opening; kept, so that it is tried once
 	whenOpen func(Engine)
 
@@ -38,6 +40,19 @@ func (i *images) call(whenOpen func(Engine)) {
 func (i *images) engine(ctx context.Context) (Engine, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	i.asked = true
+	return i.opened(ctx)
+}
+
+// openEarly opens the engine for who may ask for it, if all is well.
+func (i *images) openEarly(ctx context.Context) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	_, _ = i.opened(ctx) // what is wrong with it who asks is told
+}
+
+// opened gives the engine, and opens it if need be.
+func (i *images) opened(ctx context.Context) (Engine, error) {
 	if i.open != nil || i.err != nil {
 		return i.open, i.err
 	}
@@ -69,9 +84,13 @@ func (i *images) fetcher(ctx context.Context) (*remote.Fetcher, error) {
 	return engine.Fetcher(), nil
 }
 
+// engineError is what was wrong with the engine, if anybody has asked for it.
 func (i *images) engineError() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if !i.asked {
+		return nil
+	}
 	return i.err
 }
 

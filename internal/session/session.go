@@ -293,7 +293,7 @@ func (s *Session) hasher(ctx context.Context) (*source.Hasher, error) {
 // done. What goes wrong with it is told by who needs the engine.
 func (s *Session) openEarly(ctx context.Context) (wait func()) {
 	var opening sync.WaitGroup
-	opening.Go(func() { _, _ = s.images.engine(ctx) })
+	opening.Go(func() { s.images.openEarly(ctx) })
 	return opening.Wait
 }
 
