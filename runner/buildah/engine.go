@@ -57,7 +57,8 @@ type Engine struct {
 	proc     *process // what this process has going, for whoever must clean up
 
 	isolations isolations
-	x32        func() bool // whether the kernel has x32
+	x32        func() bool    // whether the kernel has x32
+	finding    sync.WaitGroup // has who finds that out before it is asked for
 
 	locks cacheLocks
 	kept  kept
@@ -218,6 +219,7 @@ func (e *Engine) processDir() string { return filepath.Join(e.store.RunRoot(), "
 // Close gives the store back. Layers and images stay.
 func (e *Engine) Close() error {
 	e.durable.earlier.Wait()
+	e.finding.Wait()
 	err := errors.Join(e.proc.close(), e.kept.file.Close())
 	_, err2 := e.store.Shutdown(false)
 	if errors.Is(err2, storage.ErrLayerUsedByContainer) {

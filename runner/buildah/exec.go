@@ -46,6 +46,7 @@ func (e *Engine) doExec(ctx context.Context, op *pb.ExecOp, job runner.Job) (out
 		return nil, err
 	}
 	x := &execJob{e: e, job: job, op: op}
+	e.finding.Go(func() { e.x32() }) // which is there when the layer is
 	if x.iso, err = e.isolations.current(ctx); err != nil {
 		return nil, err
 	}

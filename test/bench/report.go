@@ -197,12 +197,12 @@ func (r *results) growth(s *series) string {
 // runCost is the table of what a RUN costs.
 func (r *results) runCost() string {
 	by := r.Runs["RUN"].Section.Seconds[cold]
-	least := slices.Min(by["runc run"])
+	runtime := median(by["runc run"])
 	var b strings.Builder
 	b.WriteString("| | ms | of `runc run` |\n|---|---|---|\n")
 	for _, name := range append([]string{"runc run"}, toolNames(r.Tools)...) {
 		if seconds := by[name]; len(seconds) > 0 {
-			fmt.Fprintf(&b, "| %s | %.0f | %.1f |\n", name, median(seconds)*1000, median(seconds)/least)
+			fmt.Fprintf(&b, "| %s | %.0f | %.1f |\n", name, median(seconds)*1000, median(seconds)/runtime)
 		}
 	}
 	return b.String()
