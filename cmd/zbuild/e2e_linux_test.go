@@ -198,6 +198,10 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 				http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`, http.StatusUnauthorized)
 				return
 			}
+			if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/nameless/manifests/") && !strings.Contains(r.URL.Path, "sha256:") {
+				http.Error(w, `{"errors":[{"code":"DENIED","message":"no name is taken here"}]}`, http.StatusForbidden)
+				return
+			}
 			images.ServeHTTP(w, r)
 		}),
 	}

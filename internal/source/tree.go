@@ -78,7 +78,11 @@ func (t Tree) Resolve(sel Selection) ([]string, error) {
 	matches := []string{p}
 	if sel.Wildcard {
 		var err error
-		if matches, err = t.expand(p, sel.FollowLinks); err != nil {
+		matches, err = t.expand(p, sel.FollowLinks)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, &NotFoundError{Path: beforeWildcard(p)}
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -118,6 +122,14 @@ func (t Tree) Resolve(sel Selection) ([]string, error) {
 		return nil, &NotFoundError{Path: p, Ignored: hidden, Pattern: sel.Wildcard && strings.ContainsAny(p, "*?[")}
 	}
 	return kept, nil
+}
+
+// beforeWildcard is the directory that the matches of a pattern are in.
+func beforeWildcard(pattern string) string {
+	if i := strings.IndexAny(pattern, "*?["); i >= 0 {
+		pattern = pattern[:i]
+	}
+	return clean(pattern[:strings.LastIndex(pattern, "/")+1])
 }
 
 // expand lists what a pattern matches. It reads the directories that can have

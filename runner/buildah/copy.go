@@ -5,10 +5,14 @@ package buildah
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
+	rootfs "github.com/containerd/continuity/fs"
 	"github.com/moby/buildkit/solver/pb"
 	fscopy "github.com/tonistiigi/fsutil/copy"
 
@@ -58,6 +62,9 @@ func (f *fileJob) copy(layer *stepLayer, a *pb.FileActionCopy, from int) (err er
 		}
 	}
 	for _, m := range matches {
+		if err := f.followTop(tree, a, m); err != nil {
+			return err
+		}
 		if a.AttemptUnpackDockerCompatibility {
 			unpacked, err := unpack(tree, m, root, dest, asked)
 			if err != nil {
@@ -85,6 +92,9 @@ func (f *fileJob) require(tree source.Tree, a *pb.FileActionCopy, p string) erro
 	if err := tree.Require(p); err != nil {
 		return err
 	}
+	if through, err := throughLink(tree.Dir, a.Src, p); err != nil || through {
+		return errors.Join(err, &source.NotFoundError{Path: p})
+	}
 	nothing := slices.Contains(a.IncludePatterns, "") // a path ends in its pivot point
 	if !nothing && len(a.ExcludePatterns) == 0 {
 		return nil
@@ -107,6 +117,61 @@ func (f *fileJob) require(tree source.Tree, a *pb.FileActionCopy, p string) erro
 		}
 	}
 	return none
+}
+
+// throughLink reports whether a path leads through a link after src, from where paths
+// are matched with patterns: those go by names.
+func throughLink(dir, src, p string) (bool, error) {
+	src = path.Clean("/" + src)
+	at, err := rootfs.RootPath(dir, src)
+	if err != nil {
+		return false, hideRoots(err, dir)
+	}
+	for part := range strings.SplitSeq(strings.Trim(path.Dir(strings.TrimPrefix(path.Clean("/"+p), src)), "/."), "/") {
+		at = filepath.Join(at, part)
+		info, err := os.Lstat(at)
+		if err != nil {
+			return false, hideRoots(err, dir)
+		}
+		if info.Mode()&fs.ModeSymlink != 0 {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// followTop makes sure that no link at the top of a tree leads nowhere, if patterns
+// select it: to BuildKit such a link is named then, and what is named is followed.
+func (f *fileJob) followTop(tree source.Tree, a *pb.FileActionCopy, match string) error {
+	if !a.FollowSymlink || !isRootDir(match) || len(a.IncludePatterns)+len(a.ExcludePatterns) == 0 {
+		return nil
+	}
+	entries, err := os.ReadDir(tree.Dir)
+	if err != nil {
+		return hideRoots(err, tree.Dir)
+	}
+	var nowhere []string
+	for _, entry := range entries {
+		if entry.Type()&fs.ModeSymlink == 0 {
+			continue
+		}
+		if _, err := tree.Resolve(source.Selection{Path: entry.Name(), FollowLinks: true}); errors.Is(err, fs.ErrNotExist) {
+			nowhere = append(nowhere, entry.Name())
+		}
+	}
+	if len(nowhere) == 0 {
+		return nil
+	}
+	files, err := (&source.Hasher{}).List(f.ctx, tree, source.Selection{Path: match, Include: a.IncludePatterns, Exclude: a.ExcludePatterns})
+	if err != nil {
+		return err
+	}
+	for _, file := range files.Matches[0].Files {
+		if slices.Contains(nowhere, file.Name) {
+			return &source.NotFoundError{Path: "/" + file.Name}
+		}
+	}
+	return nil
 }
 
 // copyLocal copies a match of a build context: all of it into the layer's own

@@ -39,13 +39,12 @@ type execJob struct {
 	passed []runner.Snapshot
 	caches map[string]string // directories of cache mounts, by name
 	undo   []func()
+
+	foreign error // why programs for the step's platform cannot be run here; nil if they can
 }
 
 func (e *Engine) doExec(ctx context.Context, op *pb.ExecOp, job runner.Job) (out []runner.Snapshot, err error) {
-	if err := e.canRun(job.Step.Op.Platform); err != nil {
-		return nil, err
-	}
-	x := &execJob{e: e, job: job, op: op}
+	x := &execJob{e: e, job: job, op: op, foreign: e.canRun(job.Step.Op.Platform)}
 	e.finding.Go(func() { e.x32() }) // which is there when the layer is
 	if x.iso, err = e.isolations.current(ctx); err != nil {
 		return nil, err
@@ -99,6 +98,9 @@ func (x *execJob) run(ctx context.Context, root string) error {
 	x.spec.Root.Path = root
 	if err := setProcess(x.spec, x.op.Meta, root); err != nil {
 		return err
+	}
+	if x.foreign != nil && !native(root, x.spec.Process) {
+		return x.foreign
 	}
 	if err := x.setSecretEnv(); err != nil {
 		return err
