@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -247,7 +248,28 @@ func (l *loader) readCompose(ctx context.Context, files []composetypes.ConfigFil
 		o.SkipNormalization = true
 		o.Profiles = []string{"*"}
 	}}, options...))
-	return composeloader.ModelToProject(building, toProject, details)
+	project, err = composeloader.ModelToProject(building, toProject, details)
+	if err != nil && strings.Contains(err.Error(), noBuild) {
+		// compose-go says it of one, whichever it comes upon first.
+		err = cmp.Or(notBuilt(building), err)
+	}
+	return project, err
+}
+
+// noBuild is what compose-go says of a service that cannot come from anywhere.
+const noBuild = "has neither an image nor a build context specified"
+
+// notBuilt says it of all services of a model that it is true of.
+func notBuilt(model map[string]any) error {
+	var all []error
+	services, _ := model["services"].(map[string]any)
+	for _, name := range slices.Sorted(maps.Keys(services)) {
+		service, _ := services[name].(map[string]any)
+		if image, _ := service["image"].(string); image == "" && service["build"] == nil && service["provider"] == nil {
+			all = append(all, fmt.Errorf("service %q %s", name, noBuild))
+		}
+	}
+	return errors.Join(all...)
 }
 
 // buildPart is the part of a Compose model that says how to build.
@@ -284,6 +306,9 @@ func (l *loader) composeError(sources []*source, err error) {
 	text := strings.TrimSpace(err.Error())
 	text = strings.TrimPrefix(strings.TrimPrefix(text, "validating : "), "failed to parse : ")
 	texts := []string{strings.TrimSuffix(text, ".")}
+	if strings.Contains(text, noBuild) {
+		texts = strings.Split(text, "\n")
+	}
 	if m := noMapping.FindStringSubmatch(text); m != nil {
 		// compose-go says it of one, whichever it comes upon first.
 		var all []string

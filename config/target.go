@@ -19,6 +19,7 @@ import (
 
 // build makes the project of what was resolved.
 func (r *resolver) build(out *printed) {
+	r.checkEnvironment()
 	r.rootDirs = r.roots()
 	r.fsUnchecked = r.req.EvaluateOnly || r.withoutFSChecks()
 	p := r.project
