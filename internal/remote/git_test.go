@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -263,8 +264,11 @@ func TestGitSubmodules(t *testing.T) {
 func TestGitCredentials(t *testing.T) {
 	repos := t.TempDir()
 	newRepo(t, filepath.Join(repos, "app"))
+	var mu sync.Mutex // of lines
 	var lines []string
 	server := gitServer(t, repos, func(r *http.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
 		procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 		for _, p := range procs {
 			raw, _ := os.ReadFile(p)
@@ -300,6 +304,7 @@ func TestGitCredentials(t *testing.T) {
 		grep(t, dest, "hush-hush")
 	}
 	grep(t, f.Dir, "hush-hush")
+	mu.Lock()
 	for _, l := range lines {
 		if strings.Contains(l, "hush-hush") {
 			t.Errorf("a command line: %q", l)
@@ -308,6 +313,7 @@ func TestGitCredentials(t *testing.T) {
 	if len(lines) == 0 {
 		t.Error("no process was looked at")
 	}
+	mu.Unlock()
 	_, err := f.ResolveTree(t.Context(), Tree{Remote: strings.Replace(withUser, "me:", "other:", 1)}, Auth{})
 	if err == nil || strings.Contains(err.Error(), "hush-hush") {
 		t.Errorf("wrong credentials: %v", err)
