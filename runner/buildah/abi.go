@@ -14,7 +14,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os/exec"
+	"os"
 	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -41,7 +41,11 @@ func hasX32() bool {
 		return true
 	}
 	defer unix.Close(fd)
-	err = exec.Command(fmt.Sprintf("/proc/self/fd/%d", fd)).Run()
+	name := fmt.Sprintf("/proc/self/fd/%d", fd)
+	p, err := os.StartProcess(name, []string{name}, &os.ProcAttr{})
+	if err == nil {
+		_, _ = p.Wait() // that it was started is all
+	}
 	return !errors.Is(err, unix.ENOEXEC)
 }
 

@@ -71,7 +71,8 @@ func (e *Engine) openDurable(volatile bool) error {
 	return nil
 }
 
-// note writes down that a layer is in memory only.
+// note writes down that a layer is in memory only. Where nothing can be written down
+// the layer is synced.
 func (d *durable) note(layer string) error {
 	if d.dir == "" {
 		return nil
@@ -83,7 +84,23 @@ func (d *durable) note(layer string) error {
 			err = os.WriteFile(name, nil, 0o600)
 		}
 	}
-	return err
+	if err != nil {
+		return d.write()
+	}
+	return nil
+}
+
+// write writes the store's file system to the disk.
+func (d *durable) write() error {
+	f, err := os.Open(d.root)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		return fmt.Errorf("writing the store's file system to the disk: %w", err)
+	}
+	return nil
 }
 
 // sync makes all layers last that are noted now.
@@ -100,19 +117,13 @@ func (d *durable) sync() error {
 	if err != nil || len(notes) == 0 {
 		return err
 	}
-	f, err := os.Open(d.root)
-	if err != nil {
+	if err := d.write(); err != nil {
 		return err
 	}
-	defer f.Close()
-	if err := unix.Syncfs(int(f.Fd())); err != nil {
-		return fmt.Errorf("writing the store's file system to the disk: %w", err)
-	}
 	for _, n := range notes {
-		// Another process may have removed it, after a sync of its own.
-		if err := os.Remove(filepath.Join(d.dir, n.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+		// Another process may have removed it, after a sync of its own; and one that
+		// stays costs another sync.
+		_ = os.Remove(filepath.Join(d.dir, n.Name()))
 	}
 	return nil
 }
@@ -194,7 +205,7 @@ func (e *Engine) forgetLost() error {
 			return err // the next start tries again
 		}
 		if err := os.RemoveAll(lost); err != nil {
-			return err
+			e.log.Debug("notes of an earlier boot stay", "error", err)
 		}
 	}
 	return nil

@@ -92,7 +92,6 @@ func TestLostPower(t *testing.T) {
 	}
 
 	e = start()
-	defer e.Close()
 	for s, want := range map[runner.Snapshot]bool{below: true, base: true, first: false, second: false, kept: true} {
 		if got := e.Has(t.Context(), s); got != want {
 			t.Errorf("layer %s is there: %v, want %v", s, got, want)
@@ -102,4 +101,7 @@ func TestLostPower(t *testing.T) {
 		t.Error("the notes of the other boot are still there")
 	}
 	commit(e, below, base, run(e, base, "/a"))
+	if err := e.Close(); err != nil {
+		t.Error(err)
+	}
 }
