@@ -321,9 +321,28 @@ func (l *loader) composeError(sources []*source, err error) {
 			texts = all
 		}
 	}
+	if all := wronglyBuilt(sources); slices.Contains(all, texts[0]) {
+		texts = all
+	}
 	for _, text := range texts {
 		l.errorf(composeErrorRange(sources, text), "Invalid Compose file", "%s.", text)
 	}
+}
+
+// wronglyBuilt is what compose-go says of builds that are neither a mapping nor a
+// text, of one of them.
+func wronglyBuilt(sources []*source) (all []string) {
+	types := map[string]string{"!!null": "<nil>", "!!int": "int", "!!float": "float64", "!!bool": "bool", "!!seq": "[]interface {}"}
+	for _, s := range sources {
+		services := findNode(s.yaml(), []string{"services"})
+		for i := 0; services != nil && i+1 < len(services.Content); i += 2 {
+			name := services.Content[i].Value
+			if build := findNode(s.yaml(), []string{"services", name, "build"}); build != nil && types[build.Tag] != "" {
+				all = append(all, fmt.Sprintf("services.%s.build: invalid type %s for build", name, types[build.Tag]))
+			}
+		}
+	}
+	return unique(all)
 }
 
 // notMappings adds the names in a mapping whose values are none, in their order.
