@@ -251,7 +251,7 @@ func (r *bakeReport) write(dir string) error {
 	}
 	s := &series{Title: "bake --print", Unit: "targets"}
 	for _, p := range r.Points {
-		s.Points = append(s.Points, point{Size: p.Targets, section: &section{Seconds: map[string]map[string][]float64{
+		s.Points = append(s.Points, point{Size: p.Targets, section: section{Seconds: map[string]map[string][]float64{
 			cold: p.Seconds,
 		}}})
 	}

@@ -17,7 +17,7 @@ type series struct {
 
 type point struct {
 	Size int
-	*section
+	section // by value: encoding/json cannot fill in a pointer to what is not exported
 }
 
 // plan is what a series is measured by.
@@ -58,7 +58,7 @@ func (b *bench) series(ctx context.Context, p plan) (*series, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.Points = append(s.Points, point{Size: size, section: sec})
+		s.Points = append(s.Points, point{Size: size, section: *sec})
 	}
 	return s, nil
 }
