@@ -16,7 +16,7 @@ type series struct {
 }
 
 type point struct {
-	Size int
+	Size    int
 	section // by value: encoding/json cannot fill in a pointer to what is not exported
 }
 
