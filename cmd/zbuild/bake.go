@@ -195,13 +195,19 @@ func (c *bakeCmd) Run(a *app) error {
 	}
 }
 
+// progressMode is how progress is shown that a flag asks to be shown so.
+func (a *app) progressMode(flag string) render.Mode {
+	mode := render.Mode(cmp.Or(flag, string(render.ModeAuto)))
+	if a.logs.debug && mode == render.ModeAuto {
+		return render.ModePlain // log lines and a redrawn picture do not mix
+	}
+	return mode
+}
+
 // build makes one generation and says what came of it. If it was refused what the
 // user then allows, again is set, and the options allow it.
 func (c *bakeCmd) build(ctx context.Context, a *app, opt *session.Options) (again bool, err error) {
-	mode := render.Mode(cmp.Or(c.Progress, string(render.ModeAuto)))
-	if a.logs.debug && mode == render.ModeAuto {
-		mode = render.ModePlain // log lines and a redrawn picture do not mix
-	}
+	mode := a.progressMode(c.Progress)
 	progress, err := render.NewProgress(a.stderr, mode, a.style)
 	if err != nil {
 		return false, usage(err)

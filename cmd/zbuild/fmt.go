@@ -28,9 +28,8 @@ type fmtCmd struct {
 	Diff      bool        `help:"Show the changes. Also -diff."`
 	Recursive bool        `help:"Format the build files of all directories below, too. Also -recursive."`
 	Write     bool        `default:"true" negatable:"" help:"Write the files. Default: true."`
+	List      bool        `default:"true" negatable:"" help:"Print the names of the files that are not formatted. Default: true."`
 	Report    reportFlags `embed:""`
-
-	List bool `default:"true" negatable:"" help:"Print the names of the files that are not formatted. Default: true."`
 }
 
 // Help is shown by 'zbuild fmt --help'.

@@ -16,6 +16,6 @@ func main() {
 	if initReexec() {
 		return
 	}
-	collectLess(os.LookupEnv)
+	limitMemory(os.LookupEnv)
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

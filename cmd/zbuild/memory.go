@@ -3,17 +3,12 @@ package main
 import (
 	"runtime/debug"
 
-	"github.com/zbuild/zbuild/cmd/zbuild/early"
+	_ "github.com/zbuild/zbuild/cmd/zbuild/early" // lets garbage lie for longer, from the start
 )
 
-// collectLess lets garbage lie for longer. Most of what a bake allocates is little
-// and lives as long as the process, and a collection at every four megabytes costs
-// a short one half of its time. Whoever sets GOGC or GOMEMLIMIT is not overruled.
-func collectLess(env func(string) (string, bool)) {
+// limitMemory bounds what lies about. Whoever sets GOMEMLIMIT is not overruled.
+func limitMemory(env func(string) (string, bool)) {
 	const limit = 768 << 20 // bytes; from there on memory counts for more than time
-	if _, ok := env("GOGC"); !ok {
-		debug.SetGCPercent(early.Percent)
-	}
 	if _, ok := env("GOMEMLIMIT"); !ok {
 		debug.SetMemoryLimit(limit)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/zbuild/zbuild/config"
-	"github.com/zbuild/zbuild/internal/render"
 	"github.com/zbuild/zbuild/internal/session"
 	"github.com/zbuild/zbuild/internal/watch"
 )
@@ -94,11 +92,7 @@ func (c *watchCmd) Run(a *app) error {
 	if err := enterNamespace(); err != nil {
 		return err
 	}
-	mode := render.Mode(cmp.Or(c.Progress, string(render.ModeAuto)))
-	if a.logs.debug && mode == render.ModeAuto {
-		mode = render.ModePlain
-	}
-	v, err := newWatchView(a, c, mode)
+	v, err := newWatchView(a, c, a.progressMode(c.Progress))
 	if err != nil {
 		return err
 	}

@@ -122,23 +122,7 @@ func (l *linkTar) run(split io.Writer, out *graphdriver.DriverWithDifferOutput) 
 			return nil
 		})
 	}
-	g.Go(func() error {
-		for p := range order {
-			select {
-			case err := <-p.done:
-				if err == nil {
-					err = l.append(p)
-				}
-				if err != nil {
-					return err
-				}
-				l.buffers.Put(p.tar)
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-		}
-		return nil
-	})
+	g.Go(func() error { return l.collect(ctx, order) })
 	if err := g.Wait(); err != nil {
 		return err
 	}
@@ -151,6 +135,25 @@ func (l *linkTar) run(split io.Writer, out *graphdriver.DriverWithDifferOutput) 
 	}
 	out.UncompressedDigest, out.Size = sum.Digest(), l.size
 	out.UIDs, out.GIDs = sortedKeys(l.uids), sortedKeys(l.gids)
+	return nil
+}
+
+// collect puts together what becomes of the pieces.
+func (l *linkTar) collect(ctx context.Context, order <-chan *piece) error {
+	for p := range order {
+		select {
+		case err := <-p.done:
+			if err == nil {
+				err = l.append(p)
+			}
+			if err != nil {
+				return err
+			}
+			l.buffers.Put(p.tar)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 	return nil
 }
 

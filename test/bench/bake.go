@@ -78,14 +78,7 @@ func (o *options) runBake(ctx context.Context) error {
 		left = left || p.Left
 		report.Points = append(report.Points, p)
 	}
-	text, err := json.MarshalIndent(report, "", "\t")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(data), 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(data, append(text, '\n'), 0o644); err != nil {
+	if err := keep(data, report); err != nil {
 		return err
 	}
 	return report.write(o.docs)

@@ -46,7 +46,12 @@ func load(name string) (*results, error) {
 }
 
 func (r *results) save(name string) error {
-	text, err := json.MarshalIndent(r, "", "\t")
+	return keep(name, r)
+}
+
+// keep writes what was measured to a file, for later reports.
+func keep(name string, measured any) error {
+	text, err := json.MarshalIndent(measured, "", "\t")
 	if err != nil {
 		return err
 	}

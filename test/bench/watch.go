@@ -106,14 +106,7 @@ func (o *options) measureWatch(ctx context.Context, report *watchReport, name st
 		}
 		r.Title, r.Date, r.Commit = w.title, time.Now().UTC().Format(time.DateOnly), output(ctx, "git", "describe", "--always", "--dirty")
 		report.Runs[w.name] = r
-		text, err := json.Marshal(report)
-		if err != nil {
-			return err
-		}
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(name, append(text, '\n'), 0o644); err != nil {
+		if err := keep(name, report); err != nil {
 			return err
 		}
 	}

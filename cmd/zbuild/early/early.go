@@ -1,7 +1,9 @@
-// Package early is initialised before most of the packages that zbuild is made of.
-// What those allocate on their way would bring about a garbage collection of nearly
-// nothing, which is a tenth of the time that the program takes to start. What counts
-// afterwards main says.
+// Package early lets garbage lie for longer. Most of what a bake allocates is little
+// and lives as long as the process, and a collection at every four megabytes costs a
+// short one half of its time. It is a package of its own to be initialised before most
+// of those that zbuild is made of: what they allocate on their way would else be
+// collected, for nearly nothing, in a tenth of the time that the program takes to
+// start. Whoever sets GOGC is not overruled. Nothing else belongs here.
 package early
 
 import (
@@ -9,11 +11,9 @@ import (
 	"runtime/debug"
 )
 
-// Percent is how much garbage there may be for what lives, as with GOGC.
-const Percent = 400
-
 func init() {
+	const percent = 400
 	if _, ok := os.LookupEnv("GOGC"); !ok {
-		debug.SetGCPercent(Percent)
+		debug.SetGCPercent(percent)
 	}
 }
