@@ -553,15 +553,17 @@ func TestDiagnosticPlaces(t *testing.T) {
 
 func TestForeign(t *testing.T) {
 	for in, want := range map[string]string{
-		"plain":                           "plain",
-		"\x1b[1;31mred\x1b[0m":            "red",
-		"\x1b]0;title\x07text":            "text",
-		"\x1b]8;;http://x\x1b\\link":      "link",
-		"cut \x1b[":                       "cut ",
-		"a\tb\rc\x00d\x7f":                "a\tbcd",
-		"\u009b31mc1":                     "31mc1",
-		"bad \xff utf-8":                  "bad \ufffd utf-8",
-		strings.Repeat("é", maxColumns+1): strings.Repeat("é", maxColumns) + "…",
+		"plain":                         "plain",
+		"\x1b[1;31mred\x1b[0m":          "red",
+		"\x1b]0;title\x07text":          "text",
+		"\x1b]8;;http://x\x1b\\link":    "link",
+		"cut \x1b[":                     "cut ",
+		"a\tb\rc\x00d\x7f":              "a\tbcd",
+		"\u009b31mc1":                   "31mc1",
+		"bad \xff utf-8":                "bad \ufffd utf-8",
+		strings.Repeat("é", maxColumns): strings.Repeat("é", maxColumns),
+		strings.Repeat("é", maxColumns) + ": disk full": strings.Repeat("é", maxColumns-keepEnd) + "…" +
+			strings.Repeat("é", keepEnd-len(": disk full")) + ": disk full",
 	} {
 		if got := foreign(in); got != want {
 			t.Errorf("foreign(%q) = %q, want %q", in, got, want)

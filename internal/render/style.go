@@ -50,15 +50,19 @@ func (s Style) path(name string) string {
 // Line makes one line of text that somebody else wrote, safe to show.
 func Line(text string) string { return foreign(strings.Join(strings.Fields(text), " ")) }
 
-// maxColumns is where a line of somebody else's text is cut.
-const maxColumns = 400
+// maxColumns is the longest line of somebody else's text; of a longer one the
+// middle is left out. Its last keepEnd columns stay: there an error says why.
+const (
+	maxColumns = 400
+	keepEnd    = 150
+)
 
 // foreign makes a line of text that somebody else wrote safe to show: no escape
 // sequence or control character gets through to the terminal, and no line is
 // endless.
 func foreign(line string) string {
 	var b strings.Builder
-	columns := 0
+	var ends []int // where each column ends in b
 	for i := 0; i < len(line); {
 		r, size := utf8.DecodeRuneInString(line[i:])
 		switch {
@@ -76,12 +80,13 @@ func foreign(line string) string {
 			b.WriteString(line[i : i+size])
 		}
 		i += size
-		if columns++; columns == maxColumns && i < len(line) {
-			b.WriteString("…")
-			break
-		}
+		ends = append(ends, b.Len())
 	}
-	return b.String()
+	text := b.String()
+	if len(ends) <= maxColumns {
+		return text
+	}
+	return text[:ends[maxColumns-keepEnd-1]] + "…" + text[ends[len(ends)-keepEnd-1]:]
 }
 
 // escapeLen is the length of the escape sequence that s begins with.
