@@ -43,7 +43,7 @@ func (e *Engine) Fetch(ctx context.Context, name string, insecure bool) (pack.So
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, advise(err, named)
 	}
 	return f, nil
 }

@@ -73,7 +73,7 @@ func (e *Engine) Upload(ctx context.Context, b *pack.Bundle, repository string, 
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return fmt.Errorf("pushing to %s: %w", named, err)
+		return fmt.Errorf("pushing to %s: %w", named, advise(err, named))
 	}
 	return nil
 }
@@ -98,7 +98,7 @@ func (e *Engine) Publish(ctx context.Context, b *pack.Bundle, name string, insec
 		return e.putManifest(ctx, dest, b.Root)
 	})
 	if err != nil {
-		return fmt.Errorf("pushing %s: %w", named, err)
+		return fmt.Errorf("pushing %s: %w", named, advise(err, named))
 	}
 	return nil
 }
@@ -172,11 +172,12 @@ func usualPatience() patience {
 	return patience{answer: 45 * time.Second, blob: 2 * time.Minute, delay: time.Second}
 }
 
-// stalledError says that a registry was given up.
+// stalledError says that a registry was given up. The library keeps asking one that
+// gets too many requests, and does not say so.
 type stalledError struct{ after time.Duration }
 
 func (e *stalledError) Error() string {
-	return fmt.Sprintf("the registry has not answered for %s; check that it is up and can be reached, then try again", e.after)
+	return fmt.Sprintf("the registry has not answered for %s, or only that there are too many requests; check that it is up and can be reached, then try again later", e.after)
 }
 
 // patiently stops fn if it calls alive not once within a time.

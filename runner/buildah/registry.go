@@ -184,7 +184,7 @@ func (e *Engine) remoteImage(ctx context.Context, name reference.Named, p ocispe
 			return err
 		})
 	})
-	return img, err
+	return img, advise(err, name)
 }
 
 // trimTag leaves the digest alone of a name that has both, as the reference
@@ -280,7 +280,7 @@ func (e *Engine) base(ctx context.Context, img *planner.BaseImage) (runner.Snaps
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("pulling %s: %w", pinned, err)
+		return "", fmt.Errorf("pulling %s: %w", pinned, advise(err, pinned))
 	}
 	stored, err := e.store.Image(img.ConfigDigest.Encoded())
 	if err != nil {
