@@ -78,59 +78,30 @@ var errSkipped = errors.New("canceled because another step failed")
 func schedule(ctx context.Context, units []*unit, jobs int, keepGoing bool) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var ready readyQueue
+	s := &scheduler{signals: make(chan signal)}
+	defer s.wg.Wait()
 	for _, u := range prepare(units) {
-		heap.Push(&ready, u)
-	}
-	signals := make(chan signal)
-	running, idle := 0, 0
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	start := func(u *unit) {
-		running++
-		if u.started {
-			u.granted <- struct{}{}
-			return
-		}
-		u.started, u.signals, u.granted = true, signals, make(chan struct{}, 1)
-		wg.Go(func() {
-			u.err = u.do(ctx)
-			signals <- signal{u, signalDone}
-		})
+		heap.Push(&s.ready, u)
 	}
 	for {
-		for running < jobs && ready.Len() > 0 {
-			// After a cancellation only those go on that have to come to their end.
-			if u := heap.Pop(&ready).(*unit); u.started || ctx.Err() == nil {
-				start(u)
-			}
-		}
-		if running+idle == 0 {
+		s.fill(ctx, jobs)
+		if s.running+s.idle == 0 {
 			break
 		}
-		s := <-signals
-		switch s.what {
-		case signalIdle:
-			running--
-			idle++
+		u := s.next()
+		if u == nil {
 			continue
-		case signalReady:
-			idle--
-			heap.Push(&ready, s.u)
-			continue
-		case signalDone:
-			running--
 		}
-		settle(ctx, s.u)
-		if s.u.state == unitFailed && !keepGoing {
+		settle(ctx, u)
+		if u.state == unitFailed && !keepGoing {
 			cancel(errSkipped)
 		}
-		if s.u.state != unitDone {
+		if u.state != unitDone {
 			continue // whoever waits for it waits for ever, and is skipped
 		}
-		for _, d := range s.u.dependents {
+		for _, d := range u.dependents {
 			if d.waiting--; d.waiting == 0 {
-				heap.Push(&ready, d)
+				heap.Push(&s.ready, d)
 			}
 		}
 	}
@@ -139,6 +110,55 @@ func schedule(ctx context.Context, units []*unit, jobs int, keepGoing bool) {
 			u.state = unitSkipped
 		}
 	}
+}
+
+// scheduler is what schedule knows of the units that are under way.
+type scheduler struct {
+	ready         readyQueue
+	signals       chan signal
+	running, idle int
+	wg            sync.WaitGroup
+}
+
+// fill starts what is ready as long as there is a job free. After a cancellation
+// only those go on that have to come to their end.
+func (s *scheduler) fill(ctx context.Context, jobs int) {
+	for s.running < jobs && s.ready.Len() > 0 {
+		if u := heap.Pop(&s.ready).(*unit); u.started || ctx.Err() == nil {
+			s.start(ctx, u)
+		}
+	}
+}
+
+// start starts a unit, or lets one go on that has been idle.
+func (s *scheduler) start(ctx context.Context, u *unit) {
+	s.running++
+	if u.started {
+		u.granted <- struct{}{}
+		return
+	}
+	u.started, u.signals, u.granted = true, s.signals, make(chan struct{}, 1)
+	s.wg.Go(func() {
+		u.err = u.do(ctx)
+		s.signals <- signal{u, signalDone}
+	})
+}
+
+// next waits for a signal, and gives the unit that it says is done, if it does.
+func (s *scheduler) next() *unit {
+	sig := <-s.signals
+	switch sig.what {
+	case signalIdle:
+		s.running--
+		s.idle++
+	case signalReady:
+		s.idle--
+		heap.Push(&s.ready, sig.u)
+	case signalDone:
+		s.running--
+		return sig.u
+	}
+	return nil
 }
 
 // settle says how a unit ended. An error that only says that the run was stopped

@@ -5,11 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
-	digest "github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -65,29 +65,13 @@ func Build(ctx context.Context, c *Compressor, images []*Image, opt Options) (*B
 		return nil, err
 	}
 	b := &Bundle{}
-	have := make(map[digest.Digest]bool)
-	add := func(blobs ...Blob) {
-		for _, blob := range blobs {
-			if !have[blob.Digest] {
-				have[blob.Digest] = true
-				b.Blobs = append(b.Blobs, blob)
-			}
-		}
-	}
-	index := ocispecs.Index{
-		Versioned: imgspec.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageIndex,
-		Annotations: annotations(opt.Annotations, exptypes.AnnotationIndex, nil),
-	}
-	if opt.Docker {
-		index.MediaType = dockerList
-	}
 	var attestations []Manifest
 	for i, img := range images {
 		m, blobs, err := image(ctx, c, img, opt)
 		if err != nil {
 			return nil, err
 		}
-		add(blobs...)
+		b.add(blobs...)
 		if t, ok := created(img); ok && t.After(b.Created) {
 			b.Created = t
 		}
@@ -105,7 +89,7 @@ func Build(ctx context.Context, c *Compressor, images []*Image, opt Options) (*B
 			if err != nil {
 				return nil, err
 			}
-			add(blobs...)
+			b.add(blobs...)
 			attestations = append(attestations, a)
 		}
 	}
@@ -115,16 +99,42 @@ func Build(ctx context.Context, c *Compressor, images []*Image, opt Options) (*B
 	}
 	b.Manifests = append(b.Manifests, attestations...)
 	b.Config = ""
-	for _, m := range b.Manifests {
+	var err error
+	b.Root, err = index(b.Manifests, opt)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// add adds blobs that are not there yet.
+func (b *Bundle) add(blobs ...Blob) {
+	for _, blob := range blobs {
+		if !slices.ContainsFunc(b.Blobs, func(have Blob) bool { return have.Digest == blob.Digest }) {
+			b.Blobs = append(b.Blobs, blob)
+		}
+	}
+}
+
+// index makes the list of manifests.
+func index(manifests []Manifest, opt Options) (Manifest, error) {
+	index := ocispecs.Index{
+		Versioned: imgspec.Versioned{SchemaVersion: 2}, MediaType: ocispecs.MediaTypeImageIndex,
+		Annotations: annotations(opt.Annotations, exptypes.AnnotationIndex, nil),
+	}
+	if opt.Docker {
+		index.MediaType = dockerList
+	}
+	for _, m := range manifests {
 		index.Manifests = append(index.Manifests, m.Descriptor)
 	}
 	data, err := json.MarshalIndent(index, "", "  ")
 	if err != nil {
-		return nil, err
+		return Manifest{}, err
 	}
-	b.Root = manifest(index.MediaType, data)
-	b.Root.Descriptor.Annotations = annotations(opt.Annotations, exptypes.AnnotationIndexDescriptor, nil)
-	return b, nil
+	root := manifest(index.MediaType, data)
+	root.Descriptor.Annotations = annotations(opt.Annotations, exptypes.AnnotationIndexDescriptor, nil)
+	return root, nil
 }
 
 // created is when an image was made, if it says so.

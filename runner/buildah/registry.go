@@ -238,6 +238,11 @@ func (e *Engine) base(ctx context.Context, img *planner.BaseImage) (runner.Snaps
 			return runner.Snapshot(stored.TopLayer), nil
 		}
 	}
+	return e.pull(ctx, img)
+}
+
+// pull copies a base image into the store.
+func (e *Engine) pull(ctx context.Context, img *planner.BaseImage) (runner.Snapshot, error) {
 	name, err := reference.ParseNormalizedNamed(img.Ref)
 	if err != nil {
 		return "", err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
@@ -25,20 +26,13 @@ func (o *options) setUp(ctx context.Context) (_ *bench, tearDown func() error, e
 	if err != nil {
 		return nil, nil, err
 	}
-	undo := []func() error{func() error { return os.RemoveAll(work) }}
-	run := filepath.Join("/run", filepath.Base(work))
-	tearDown = func() error {
-		var errs []error
-		for i := len(undo) - 1; i >= 0; i-- {
-			errs = append(errs, undo[i]())
-		}
-		return errors.Join(errs...)
-	}
+	undo := undoing{func() error { return os.RemoveAll(work) }}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, tearDown())
+			err = errors.Join(err, undo.all())
 		}
 	}()
+	run := filepath.Join("/run", filepath.Base(work))
 	reg, err := registry.Start(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -77,7 +71,19 @@ func (o *options) setUp(ctx context.Context) (_ *bench, tearDown func() error, e
 			&loading{buildkit: peer, store: stores["loaded"], archives: archives},
 			&buildah{program: filepath.Join(bin, "buildah"), store: stores["buildah"]},
 		},
-	}, tearDown, nil
+	}, undo.all, nil
+}
+
+// undoing is what takes back what was set up.
+type undoing []func() error
+
+// all undoes everything, the last first.
+func (u undoing) all() error {
+	var errs []error
+	for _, undo := range slices.Backward(u) {
+		errs = append(errs, undo())
+	}
+	return errors.Join(errs...)
 }
 
 // pushBase makes the base image of all workloads: busybox, and the program fill.
