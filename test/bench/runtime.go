@@ -15,8 +15,10 @@ const chain = 20
 
 // runCost is a section: seconds of one RUN by tool, and of one `runc run`.
 func (b *bench) runCost(ctx context.Context) (*section, error) {
-	s := &section{Name: "RUN", Title: "one `RUN true`: the difference between a chain of 21 and a chain of 1, by 20",
-		Seconds: samples{cold: {}}, Left: map[string]string{}}
+	s := &section{
+		Name: "RUN", Title: "one `RUN true`: the difference between a chain of 21 and a chain of 1, by 20",
+		Seconds: samples{cold: {}}, Left: map[string]string{},
+	}
 	short, long := runs(1), runs(1+chain)
 	for _, w := range []*workload{short, long} {
 		dir := filepath.Join(b.dir, w.name)

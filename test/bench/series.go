@@ -35,8 +35,10 @@ func plans() []plan {
 		{name: "targets", title: "Targets of a project", unit: "targets", sizes: []int{1, 10, 100, 1000}, workload: manyTargets},
 		{name: "context", title: "Files of a build context", unit: "files", sizes: []int{1000, 10_000, 50_000, 200_000}, workload: context200},
 		{name: "layer", title: "Size of a layer", unit: "MB", sizes: []int{1, 16, 256, 2048}, workload: fatLayer},
-		{name: "store", title: "Layers of other images in the store", unit: "layers", sizes: []int{10, 100, 1000, 5000},
-			workload: func(int) *workload { return w3() }, fill: strangers},
+		{
+			name: "store", title: "Layers of other images in the store", unit: "layers", sizes: []int{10, 100, 1000, 5000},
+			workload: func(int) *workload { return w3() }, fill: strangers,
+		},
 	}
 }
 

@@ -257,7 +257,7 @@ func (l *loading) build(ctx context.Context, dir string, w *workload) error {
 		return err
 	}
 	for _, t := range w.targets {
-		load := command{env: l.store.env(), argv: []string{"skopeo", "copy", "--quiet", "oci-archive:" + dest(t), "containers-storage:" + t.tag}}
+		load := command{env: l.env(), argv: []string{"skopeo", "copy", "--quiet", "oci-archive:" + dest(t), "containers-storage:" + t.tag}}
 		if err := load.run(ctx); err != nil {
 			return err
 		}

@@ -191,7 +191,7 @@ type watchEvent struct {
 func (z *zbuild) startWatch(ctx context.Context, dir string, w *workload) (*watching, error) {
 	v := &watching{
 		dir: dir, w: w, events: make(chan watchEvent, 10_000),
-		tags: filepath.Join(z.store.dir, "root", "overlay-images", "images.json"),
+		tags: filepath.Join(z.dir, "root", "overlay-images", "images.json"),
 	}
 	v.cmd = exec.Command(z.program, "watch", "--progress", "none", "--events", "-")
 	v.cmd.Dir, v.cmd.Env, v.cmd.Stderr = dir, append(os.Environ(), z.env()...), os.Stderr
