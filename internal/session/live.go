@@ -3,7 +3,9 @@ package session
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -218,6 +220,20 @@ func (l *live) load(ctx context.Context, reload bool) *Generation {
 		defer mu.Unlock()
 		read[path] = textID(raw, err)
 		return raw, err
+	}, func(path string) (fs.FileInfo, error) {
+		info, err := os.Stat(path)
+		if err == nil && info.IsDir() {
+			return info, nil
+		}
+		// There is no plan before it is a directory.
+		id := absent
+		if !errors.Is(err, fs.ErrNotExist) {
+			id = textOf(path)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		read[path] = id
+		return info, err
 	})
 	for _, f := range g.Plan.Files {
 		if _, ok := read[f]; !ok {

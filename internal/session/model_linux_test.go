@@ -199,10 +199,27 @@ func model(t *testing.T, seed uint64) {
 			}
 		}
 		if d := cmp.Diff(images(t, fresh, built), images(t, w.store, built)); d != "" {
-			t.Fatalf("step %d, after %q (-fresh +watched):\n%s\nnotices: %+v", step, log, d, w.notices)
+			t.Fatalf("step %d, after %q (-fresh +watched):\n%s\nnotices: %+v\nproblems: %v", step, log, d, w.notices, w.problems())
 		}
 		w.exact(last, log)
 	}
+}
+
+// problems are those of the last generation.
+func (w *watched) problems() (all []error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, n := range slices.Backward(w.notices) {
+		f, ok := n.(session.Finished)
+		if !ok {
+			continue
+		}
+		if g := f.Generation; g.Result != nil {
+			all = append(all, g.Result.Failures...)
+		}
+		return append(append(all, f.Generation.Err), f.Generation.Diagnostics.Errs()...)
+	}
+	return nil
 }
 
 // compareFailed looks whether what fails has been said to fail.

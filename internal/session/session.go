@@ -202,13 +202,13 @@ func (s *Session) ended(ctx context.Context, g *Generation) bool {
 	return !g.OK()
 }
 
-func (s *Session) plan(ctx context.Context, g *Generation) { s.planWith(ctx, g, nil) }
+func (s *Session) plan(ctx context.Context, g *Generation) { s.planWith(ctx, g, nil, nil) }
 
-// planWith plans what was loaded; read reads Dockerfiles and ignore files, nil as
-// usual.
-func (s *Session) planWith(ctx context.Context, g *Generation, read func(string) ([]byte, error)) {
+// planWith plans what was loaded; read reads Dockerfiles and ignore files, stat looks
+// at contexts, nil as usual.
+func (s *Session) planWith(ctx context.Context, g *Generation, read func(string) ([]byte, error), stat func(string) (fs.FileInfo, error)) {
 	opt := s.plannerOptions(g)
-	opt.ReadFile = read
+	opt.ReadFile, opt.Stat = read, stat
 	plan, diags := planner.Build(ctx, g.Project.Built(), opt)
 	s.planned(g, plan, diags)
 }
