@@ -51,6 +51,8 @@ func registryAdvice(err error, registry string) string {
 	var unreachable *net.OpError
 	var noName *net.DNSError
 	switch {
+	case registry == "localhost" && errors.As(err, &unreachable):
+		return "there is no such image in the store: build it before, or check the name"
 	case errors.As(err, &refused):
 		return fmt.Sprintf("the credentials for %s are wrong or have expired: 'podman login %s' renews them", registry, registry)
 	case slices.Contains(codes(err), errcode.ErrorCodeUnauthorized), slices.Contains(codes(err), errcode.ErrorCodeDenied):

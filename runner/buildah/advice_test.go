@@ -38,6 +38,7 @@ func TestAdvice(t *testing.T) {
 		fault         func(http.ResponseWriter, *http.Request, http.Handler)
 		want          string
 	}{
+		"nothing of here":   {ref: "localhost/app", want: "there is no such image in the store"},
 		"no such host":      {ref: "registry.invalid/app", want: "check the name, the network and the proxy"},
 		"nobody listens":    {ref: "127.0.0.1:1/app", want: "check the name, the network and the proxy"},
 		"needs a login":     {fault: refuse(http.StatusUnauthorized, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`), want: "'podman login " + addr + "'"},
