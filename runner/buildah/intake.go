@@ -37,8 +37,10 @@ type intake struct {
 	match *source.Match
 	from  *source.Opened
 	owner fscopy.User
-	top   string                                   // where the match itself comes to lie
-	link  func(f *source.File, target string) bool // makes a file in a cheaper way, if it can
+	top   string // where the match itself comes to lie
+	// linker gives a function that makes files in a cheaper way, if it can; nil if there
+	// is none.
+	linker func() (link func(*source.File) bool, end func())
 
 	changed atomic.Bool // something is not what was listed
 }
@@ -49,7 +51,7 @@ func newIntake(m *source.Match, top string, owner fscopy.User) (*intake, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &intake{match: m, from: from, top: top, owner: owner, link: func(*source.File, string) bool { return false }}, nil
+	return &intake{match: m, from: from, top: top, owner: owner}, nil
 }
 
 func (c *intake) close() { _ = c.from.Close() }
@@ -58,7 +60,7 @@ func (c *intake) close() { _ = c.from.Close() }
 func (c *intake) all(ctx context.Context) error {
 	first := &c.match.Files[0]
 	if !first.Mode.IsDir() {
-		return c.file(first, c.top)
+		return c.file(first, c.top, nil)
 	}
 	if err := os.Mkdir(c.top, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
@@ -87,6 +89,12 @@ func (c *intake) contents(ctx context.Context) error {
 		some := files[:min(batch, len(files))]
 		files = files[len(some):]
 		g.Go(func() error {
+			var link func(*source.File) bool
+			if c.linker != nil {
+				var end func()
+				link, end = c.linker()
+				defer end()
+			}
 			for i := range some {
 				f := &some[i]
 				if f.Mode.IsDir() || f.Twin != "" {
@@ -95,7 +103,7 @@ func (c *intake) contents(ctx context.Context) error {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				if err := c.file(f, c.path(f)); err != nil {
+				if err := c.file(f, c.path(f), link); err != nil {
 					return err
 				}
 			}
@@ -133,8 +141,8 @@ func (c *intake) compare(f *source.File) {
 
 func (c *intake) path(f *source.File) string { return filepath.Join(c.top, f.Name) }
 
-// file makes what is no directory.
-func (c *intake) file(f *source.File, target string) error {
+// file makes what is no directory. link is one of the linker's, or nil.
+func (c *intake) file(f *source.File, target string, link func(*source.File) bool) error {
 	switch {
 	case f.Mode&fs.ModeSymlink != 0:
 		if err := os.Symlink(f.Link, target); err != nil {
@@ -144,7 +152,7 @@ func (c *intake) file(f *source.File, target string) error {
 		if err := unix.Mknod(target, unixType(f.Mode)|0o600, int(f.Device)); err != nil { //nolint:gosec // the number that stat gave
 			return &fs.PathError{Op: "mknod", Path: target, Err: err}
 		}
-	case c.link(f, target):
+	case link != nil && link(f):
 		return nil
 	default:
 		return c.content(f, target)

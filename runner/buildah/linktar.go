@@ -21,27 +21,15 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	digest "github.com/opencontainers/go-digest"
 	tarsplit "github.com/vbatts/tar-split/tar/storage"
 	graphdriver "go.podman.io/storage/drivers"
 	"go.podman.io/storage/pkg/archive"
-	"go.podman.io/storage/pkg/system"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
-)
-
-const (
-	// pieceFiles is how many files one worker takes at a time.
-	pieceFiles = 64
-	// pieceSize is how much of a tar a piece may be. What is more of its files is read
-	// when it is its turn.
-	pieceSize = 2 << 20
 )
 
 // linkTar links a tree and makes its tar.
@@ -68,28 +56,6 @@ type madeDir struct {
 	stat *syscall.Stat_t
 }
 
-// piece is some files of the tree.
-type piece struct {
-	names []string // from the root of the tree
-	dirs  []bool   // which of them are directories
-	tar   *bytes.Buffer
-	files []pieceFile // parallel to names
-	done  chan error
-}
-
-func newPiece() *piece { return &piece{done: make(chan error, 1)} }
-
-// pieceFile is what one file comes to.
-type pieceFile struct {
-	info  fs.FileInfo
-	head  *tar.Header
-	extra *tar.Header // of a file that says of a directory that it hides what is below
-	// header and body are where its header and content end in the piece's tar, next is
-	// where that of the next file begins. A body of -1 has not been read.
-	header, body, next int
-	crc                uint64
-}
-
 // run fills the tree, and out with what is known of it.
 func (l *linkTar) run(split io.Writer, out *graphdriver.DriverWithDifferOutput) error {
 	sum := digest.Canonical.Digester()
@@ -113,11 +79,10 @@ func (l *linkTar) run(split io.Writer, out *graphdriver.DriverWithDifferOutput) 
 	})
 	for range cores {
 		g.Go(func() error {
-			var content []byte
+			m := pieceMaker{l: l, dirs: newDirPair(l.src, l.dest), fd: -1}
+			defer m.end()
 			for p := range todo {
-				var err error
-				content, err = l.make(ctx, p, content)
-				p.done <- err
+				p.done <- m.make(ctx, p)
 			}
 			return nil
 		})
@@ -196,146 +161,6 @@ func (l *linkTar) walk(ctx context.Context, todo, order chan<- *piece) error {
 		return err
 	}
 	return send()
-}
-
-// make links the files of a piece, and makes the tar of them as far as they do not
-// depend on those before. content is room to work in, and comes back.
-func (l *linkTar) make(ctx context.Context, p *piece, content []byte) ([]byte, error) {
-	p.files = make([]pieceFile, len(p.names))
-	if p.tar, _ = l.buffers.Get().(*bytes.Buffer); p.tar == nil {
-		p.tar = new(bytes.Buffer)
-	}
-	p.tar.Reset()
-	w := tar.NewWriter(p.tar)
-	for i, name := range p.names {
-		if err := ctx.Err(); err != nil {
-			return content, err
-		}
-		f := &p.files[i]
-		f.header, f.body, f.next = p.tar.Len(), p.tar.Len(), p.tar.Len()
-		src := filepath.Join(l.src, name)
-		var err error
-		if f.info, err = os.Lstat(src); err != nil {
-			return content, err
-		}
-		if err := l.link(src, name, p.dirs[i]); err != nil {
-			return content, err
-		}
-		if name == "" || f.info.Mode()&fs.ModeSocket != 0 {
-			continue // has no place in a tar
-		}
-		if f.head, err = l.header(src, name, f.info); err != nil {
-			return content, err
-		}
-		if f.info.Mode()&fs.ModeCharDevice != 0 {
-			continue // may be a whiteout, and that depends on those before
-		}
-		if f.info.IsDir() {
-			if f.extra, err = l.convert.ConvertWrite(f.head, src, f.info); err != nil {
-				return content, err
-			}
-		}
-		if err := w.WriteHeader(f.head); err != nil {
-			return content, err
-		}
-		f.header, f.body, f.next = p.tar.Len(), p.tar.Len(), p.tar.Len()
-		if f.head.Typeflag != tar.TypeReg || f.head.Size == 0 {
-			continue
-		}
-		if int64(p.tar.Len())+f.head.Size > pieceSize {
-			f.body = -1
-			w = tar.NewWriter(p.tar) // the other waits for the content
-			continue
-		}
-		if content, err = readSmall(src, f.head.Size, content); err != nil {
-			return content, err
-		}
-		f.crc = crc64.Checksum(content, tarsplit.CRCTable)
-		if _, err := w.Write(content); err != nil {
-			return content, err
-		}
-		f.body = p.tar.Len()
-		if err := w.Flush(); err != nil {
-			return content, err
-		}
-		f.next = p.tar.Len()
-	}
-	return content, nil
-}
-
-// link links a file, or gives the directory that was made for it its attributes.
-func (l *linkTar) link(src, name string, dir bool) error {
-	switch {
-	case l.dest == "":
-		return nil
-	case dir:
-		return copyDirXattrs(src, filepath.Join(l.dest, name))
-	}
-	return os.Link(src, filepath.Join(l.dest, name))
-}
-
-// header makes a file's header as the store's archive package does. Attributes that
-// stay behind can do so only if the file is not linked.
-func (l *linkTar) header(path, name string, info fs.FileInfo) (*tar.Header, error) {
-	var link string
-	if info.Mode()&fs.ModeSymlink != 0 {
-		var err error
-		if link, err = os.Readlink(path); err != nil {
-			return nil, err
-		}
-	}
-	h, err := archive.FileInfoHeader(name, info, link)
-	if err != nil {
-		return nil, err
-	}
-	names, err := system.Llistxattr(path)
-	if err != nil && !errors.Is(err, unix.ENOTSUP) {
-		return nil, err
-	}
-	for _, n := range names {
-		if leftBehind(n) && l.dest != "" {
-			return nil, errAttributes
-		}
-		if !inTar(n) || leftBehind(n) {
-			continue
-		}
-		value, err := system.Lgetxattr(path, n)
-		if errors.Is(err, unix.E2BIG) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if h.PAXRecords == nil {
-			h.PAXRecords = make(map[string]string)
-		}
-		h.PAXRecords[archive.PaxSchilyXattr+n] = string(value)
-	}
-	h.ModTime = h.ModTime.Truncate(time.Second)
-	return h, nil
-}
-
-// readSmall reads a file into buf, or into a larger one.
-func readSmall(path string, size int64, buf []byte) ([]byte, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return buf, &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	defer unix.Close(fd)
-	buf = slices.Grow(buf[:0], int(size))[:size]
-	for have := 0; have < len(buf); {
-		n, err := unix.Read(fd, buf[have:])
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return buf, &fs.PathError{Op: "read", Path: path, Err: err}
-		case n == 0:
-			return buf, &fs.PathError{Op: "read", Path: path, Err: io.ErrUnexpectedEOF}
-		default:
-			have += n
-		}
-	}
-	return buf, nil
 }
 
 // append adds a piece to what there is.

@@ -189,24 +189,30 @@ func (c *filling) fill(ctx context.Context) (exact bool, err error) {
 		return false, err
 	}
 	defer in.close()
-	in.link = c.link
+	in.linker = c.linker
 	if err := in.contents(ctx); err != nil {
 		return false, err
 	}
 	return !in.changed.Load(), unix.UtimesNanoAt(unix.AT_FDCWD, top, []unix.Timespec{was.Atim, was.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// link makes a file by linking what the earlier result has, if that is the same
-// in every respect.
-func (c *filling) link(f *source.File, target string) bool {
-	if sum, ok := c.had[f.Name]; !ok || f.Attrs || sum != f.Digest {
-		return false
-	}
-	old := filepath.Join(c.from, f.Name)
-	var st unix.Stat_t
-	if err := unix.Lstat(old, &st); err != nil || st.Mode != unix.S_IFREG|unixMode(f.Mode) || st.Size != f.Size ||
-		int(st.Uid) != c.owner.UID || int(st.Gid) != c.owner.GID || st.Mtim.Nano() != f.ID.Mtime {
-		return false
-	}
-	return os.Link(old, target) == nil // a file can have so many names and no more
+// linker gives a function that makes a file by linking what the earlier result has, if
+// that is the same in every respect.
+func (c *filling) linker() (link func(*source.File) bool, end func()) {
+	dirs := newDirPair(c.from, filepath.Join(c.dir, c.dest))
+	return func(f *source.File) bool {
+		if sum, ok := c.had[f.Name]; !ok || f.Attrs || sum != f.Digest {
+			return false
+		}
+		base, err := dirs.enter(f.Name)
+		if err != nil {
+			return false
+		}
+		var st unix.Stat_t
+		if err := unix.Fstatat(dirs.from, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || st.Mode != unix.S_IFREG|unixMode(f.Mode) ||
+			st.Size != f.Size || int(st.Uid) != c.owner.UID || int(st.Gid) != c.owner.GID || st.Mtim.Nano() != f.ID.Mtime {
+			return false
+		}
+		return dirs.link(base) == nil // a file can have so many names and no more
+	}, dirs.leave
 }
