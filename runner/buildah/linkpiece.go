@@ -261,11 +261,20 @@ type statInfo struct {
 	st   syscall.Stat_t
 }
 
-func (i *statInfo) Name() string       { return i.name }
-func (i *statInfo) Size() int64        { return i.st.Size }
+// Name is for fs.FileInfo.
+func (i *statInfo) Name() string { return i.name }
+
+// Size is for fs.FileInfo.
+func (i *statInfo) Size() int64 { return i.st.Size }
+
+// ModTime is for fs.FileInfo.
 func (i *statInfo) ModTime() time.Time { return time.Unix(i.st.Mtim.Unix()) }
-func (i *statInfo) IsDir() bool        { return i.Mode().IsDir() }
-func (i *statInfo) Sys() any           { return &i.st }
+
+// IsDir is for fs.FileInfo.
+func (i *statInfo) IsDir() bool { return i.Mode().IsDir() }
+
+// Sys gives a *syscall.Stat_t, as that of os.Lstat does.
+func (i *statInfo) Sys() any { return &i.st }
 
 // Mode is for fs.FileInfo.
 func (i *statInfo) Mode() fs.FileMode {
