@@ -2,6 +2,7 @@ package main
 
 import (
 	"runtime/debug"
+	"runtime/metrics"
 
 	_ "github.com/zbuild/zbuild/cmd/zbuild/early" // lets garbage lie for longer, from the start
 )
@@ -14,12 +15,28 @@ func limitMemory(env func(string) (string, bool)) {
 	}
 }
 
+// collectUnknown is for the first build of a process that stays: how much that needs
+// is not known, and what it takes at its height is what the process is seen to take.
+func collectUnknown(env func(string) (string, bool)) { collectAt(env, 100) }
+
 // collectWaiting is for a process that waits between its builds: what a build has
-// used goes back to the system, and the next one takes as little as it can.
+// used goes back to the system, and the next one may leave so much lying about and no
+// more, unless what it needs is much.
 func collectWaiting(env func(string) (string, bool)) {
-	const percent = 100
+	const (
+		garbage      = 32 << 20 // bytes
+		fewest, most = 50, 400  // percent of what is needed
+	)
+	debug.FreeOSMemory()
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(live)
+	collectAt(env, int(min(max(100*garbage/max(live[0].Value.Uint64(), 1), fewest), most)))
+}
+
+// collectAt sets how much garbage may lie about, in percent of what is needed. Whoever
+// sets GOGC is not overruled.
+func collectAt(env func(string) (string, bool), percent int) {
 	if _, ok := env("GOGC"); !ok {
 		debug.SetGCPercent(percent)
 	}
-	debug.FreeOSMemory()
 }

@@ -129,6 +129,7 @@ func (c *watchCmd) Run(a *app) error {
 			collectWaiting(os.LookupEnv)
 		}
 	}
+	collectUnknown(os.LookupEnv)
 	s := session.New(opt)
 	a.logs.divert(v)
 	err = s.Watch(ctx, session.WatchOptions{

@@ -53,8 +53,8 @@ func Line(text string) string { return foreign(strings.Join(strings.Fields(text)
 // maxColumns is the longest line of somebody else's text; of a longer one the
 // middle is left out. Its last keepEnd columns stay: there an error says why.
 const (
-	maxColumns = 400
-	keepEnd    = 150
+	maxColumns = 1000
+	keepEnd    = 300
 )
 
 // foreign makes a line of text that somebody else wrote safe to show: no escape

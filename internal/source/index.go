@@ -14,7 +14,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -176,6 +178,11 @@ func (x *FileIndex) young(f *File) bool {
 func (x *FileIndex) Save() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	defer func() {
+		for _, d := range x.dirs {
+			d.close()
+		}
+	}()
 	if !x.changed {
 		return nil
 	}
@@ -186,9 +193,7 @@ func (x *FileIndex) Save() error {
 	if err != nil {
 		return err
 	}
-	w := bufio.NewWriterSize(tmp, 1<<20)
-	_, err = w.Write(x.encode())
-	if err = errors.Join(err, w.Flush(), tmp.Close()); err == nil {
+	if err = errors.Join(x.encode(tmp), tmp.Close()); err == nil {
 		err = os.Rename(tmp.Name(), x.file)
 	}
 	if err != nil {
@@ -199,16 +204,15 @@ func (x *FileIndex) Save() error {
 	return nil
 }
 
-// encode lays the directories out in the order of their paths, with a checksum at
-// the end.
-func (x *FileIndex) encode() []byte {
-	paths := make([]string, 0, len(x.dirs))
-	for p := range x.dirs {
-		paths = append(paths, p)
-	}
-	slices.Sort(paths)
-	out := []byte(indexMagic)
-	for _, p := range paths {
+// encode writes the directories in the order of their paths, with a checksum at the
+// end.
+func (x *FileIndex) encode(file io.Writer) error {
+	w := bufio.NewWriterSize(file, 64<<10)
+	sum := crc32.New(castagnoli())
+	out := io.MultiWriter(w, sum)
+	_, err := io.WriteString(out, indexMagic)
+	var head []byte
+	for _, p := range slices.Sorted(maps.Keys(x.dirs)) {
 		d := x.dirs[p]
 		if !d.used {
 			if _, err := os.Lstat(p); errors.Is(err, fs.ErrNotExist) {
@@ -219,16 +223,22 @@ func (x *FileIndex) encode() []byte {
 		if d.count == 0 {
 			continue
 		}
-		out = binary.AppendUvarint(out, uint64(len(p)))
-		out = append(out, p...)
-		out = binary.AppendUvarint(out, uint64(d.count))
-		out = binary.AppendUvarint(out, uint64(len(d.raw)))
-		out = append(out, d.raw...)
+		head = binary.AppendUvarint(head[:0], uint64(len(p)))
+		head = append(head, p...)
+		head = binary.AppendUvarint(head, uint64(d.count))
+		head = binary.AppendUvarint(head, uint64(len(d.raw)))
+		_, err1 := out.Write(head)
+		_, err2 := io.WriteString(out, d.raw)
+		if err = errors.Join(err, err1, err2); err != nil {
+			return err
+		}
 	}
-	return binary.LittleEndian.AppendUint32(out, checksum(out))
+	return errors.Join(err, binary.Write(w, binary.LittleEndian, sum.Sum32()), w.Flush())
 }
 
-func checksum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
+func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
+
+func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli()) }
 
 // merge encodes what was stored with what was there.
 func (d *indexDir) merge(dir string) {
@@ -326,6 +336,14 @@ func (d *indexDir) open() {
 		d.recs = append(d.recs, r)
 		rest = rest[recordSize:]
 	}
+}
+
+// close forgets the records as long as nobody asks for them: they take as much room
+// again as what they are read from.
+func (d *indexDir) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.recs, d.opened = nil, false
 }
 
 // cutField takes a length and as many bytes off a string.

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"testing"
@@ -89,7 +90,11 @@ func TestIndex(t *testing.T) {
 func FuzzIndex(f *testing.F) {
 	f.Add([]byte(indexMagic))
 	x := &FileIndex{dirs: map[string]*indexDir{"p": {fresh: map[string]record{"f": {name: "f"}}}}}
-	f.Add(x.encode())
+	var whole bytes.Buffer
+	if err := x.encode(&whole); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole.Bytes())
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		x := &FileIndex{dirs: map[string]*indexDir{}}
 		_ = x.decode(raw) // must neither panic nor take memory that the input does not pay for

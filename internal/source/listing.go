@@ -119,7 +119,7 @@ type matched struct{ include, exclude patternmatcher.MatchInfo }
 type node struct{ entries []nodeEntry }
 
 type nodeEntry struct {
-	file File
+	file *File // may be that of an earlier listing
 	out  bool  // the directory itself is not selected
 	sub  *node // what is in the directory
 }
@@ -252,8 +252,10 @@ func (w *walker) read(v *visit, mt *matchers) (dirs []visit, err error) {
 	}
 	was := w.since.inside(v.was)
 	v.node.entries = make([]nodeEntry, 0, len(names))
-	for _, name := range names {
-		e := nodeEntry{file: File{Name: name}}
+	files := make([]File, len(names))
+	for i, name := range names {
+		e := nodeEntry{file: &files[i]}
+		e.file.Name = name
 		if v.rel != "" {
 			e.file.Name = v.rel + "/" + name
 		}
@@ -268,7 +270,7 @@ func (w *walker) read(v *visit, mt *matchers) (dirs []visit, err error) {
 		if e.out && !d.mayBeDir(name) {
 			continue
 		}
-		switch err := d.stat(name, &e.file); {
+		switch err := d.stat(name, e.file); {
 		case errors.Is(err, fs.ErrNotExist):
 			continue // deleted since it was listed
 		case err != nil:
@@ -278,12 +280,12 @@ func (w *walker) read(v *visit, mt *matchers) (dirs []visit, err error) {
 		case e.file.Mode.IsDir():
 			e.sub = &node{}
 			dirs = append(dirs, visit{
-				node: e.sub, self: e.file, real: filepath.Join(v.real, name), rel: e.file.Name, info: &info, was: was[e.file.Name],
+				node: e.sub, self: *e.file, real: filepath.Join(v.real, name), rel: e.file.Name, info: &info, was: was[e.file.Name],
 			})
 		case e.out:
 			continue
 		case known != nil:
-			known.fill(name, &e.file)
+			known.fill(name, e.file)
 		}
 		v.node.entries = append(v.node.entries, e)
 	}
@@ -338,13 +340,13 @@ func (n *node) flatten(out []File, self File) []File {
 		e := &n.entries[i]
 		switch {
 		case e.sub == nil:
-			out = append(out, e.file)
+			out = append(out, *e.file)
 		case !e.out:
-			out = e.sub.flatten(out, e.file)
+			out = e.sub.flatten(out, *e.file)
 		default:
 			start := len(out)
 			e.file.Implied = true
-			if out = e.sub.flatten(out, e.file); len(out) == start+1 {
+			if out = e.sub.flatten(out, *e.file); len(out) == start+1 {
 				out = out[:start] // nothing in it is wanted
 			}
 		}

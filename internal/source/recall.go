@@ -121,29 +121,28 @@ func (w *walker) recall(v *visit) (dirs []visit, ok bool) {
 	v.node.entries = make([]nodeEntry, 0, len(v.was)-1)
 	for rest := v.was[1:]; len(rest) > 0; {
 		n := extent(rest)
-		e := nodeEntry{file: rest[0], out: rest[0].Implied}
-		e.file.Implied = false
+		e := nodeEntry{file: &rest[0], out: rest[0].Implied}
 		switch {
 		case e.file.Mode.IsDir():
-			now, ok := w.again(v, &e.file)
+			now, ok := w.again(v, e.file)
 			if !ok || !now.Mode.IsDir() {
 				return nil, false
 			}
 			if now.ID == e.file.ID && e.file.read {
 				now.attrs, now.Attrs, now.read = e.file.attrs, e.file.Attrs, true
 			}
-			e.file, e.sub = now, &node{}
+			e.file, e.sub = &now, &node{}
 			dirs = append(dirs, visit{
 				node: e.sub, self: now, real: filepath.Join(v.real, path.Base(now.Name)), rel: now.Name, was: rest[:n],
 			})
 		case e.file.nlink > 1:
 			// It may have been written to by another of its names.
-			now, ok := w.again(v, &e.file)
+			now, ok := w.again(v, e.file)
 			if !ok || now.Mode.Type() != e.file.Mode.Type() {
 				return nil, false
 			}
 			if now.ID != e.file.ID {
-				e.file = now
+				e.file = &now
 			}
 		}
 		v.node.entries = append(v.node.entries, e)
