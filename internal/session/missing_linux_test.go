@@ -32,4 +32,14 @@ func TestMissingContext(t *testing.T) {
 		w.builds(func() { w.save("src/f", "2") }, "a", "b")
 		w.has("b", "/g", "2")
 	})
+	t.Run("gone and back", func(t *testing.T) {
+		w := complain(t, "target \"a\" { contexts = { more = \"more\" } }\n", map[string]string{"a.Dockerfile": "FROM scratch\nCOPY --from=more . /\n"}, "a")
+		w.write("more/f", "0")
+		w.start()
+		w.builds(func() { w.check(os.RemoveAll(w.path("more"))) }, "a")
+		w.builds(func() { w.save("more/f", "1") }, "a")
+		w.has("a", "/f", "1")
+		w.builds(func() { w.save("more/g", "2") }, "a")
+		w.has("a", "/g", "2")
+	})
 }

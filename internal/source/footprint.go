@@ -184,7 +184,12 @@ func (f *Footprint) equal(o *Footprint) bool {
 func (f *Footprint) add(t Tree, match, real string, sel Selection) error {
 	info, err := os.Lstat(real)
 	if err != nil || !info.IsDir() {
-		return nil //nolint:nilerr // a file is a point; what has gone meanwhile was one, too
+		// A file is a point; what has gone meanwhile was one, too. The tree's own
+		// directory is none as long as it is there.
+		if real == t.Dir {
+			f.Points = append(f.Points, real)
+		}
+		return nil //nolint:nilerr // this is an answer
 	}
 	s := &Subtree{Root: real}
 	if s.exclude, err = newMatcher(append(append([]string(nil), t.Below(match)...), sel.Exclude...)); err != nil {
