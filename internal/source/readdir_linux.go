@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"slices"
 	"strconv"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -179,39 +178,10 @@ func attrsOpen(o *beneath.File, f *File) error {
 }
 
 func fill(f *File, st *unix.Stat_t) {
-	f.Mode, f.Size, f.nlink = fileMode(st.Mode), st.Size, uint64(st.Nlink) //nolint:unconvert // the types differ by architecture
-	f.UID, f.GID, f.Device = st.Uid, st.Gid, uint64(st.Rdev)               //nolint:unconvert // the types differ by architecture
+	f.Mode, f.Size, f.nlink = beneath.FileMode(st.Mode), st.Size, uint64(st.Nlink) //nolint:unconvert // the types differ by architecture
+	f.UID, f.GID, f.Device = st.Uid, st.Gid, uint64(st.Rdev)                       //nolint:unconvert // the types differ by architecture
 	f.ID = identity{
 		Dev: uint64(st.Dev), Ino: st.Ino, Size: st.Size, //nolint:unconvert // the types differ by architecture
 		Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano(),
 	}
-}
-
-// fileMode is the mode as package os has it.
-func fileMode(m uint32) fs.FileMode {
-	mode := fs.FileMode(m & 0o777)
-	switch m & syscall.S_IFMT {
-	case syscall.S_IFBLK:
-		mode |= fs.ModeDevice
-	case syscall.S_IFCHR:
-		mode |= fs.ModeDevice | fs.ModeCharDevice
-	case syscall.S_IFDIR:
-		mode |= fs.ModeDir
-	case syscall.S_IFIFO:
-		mode |= fs.ModeNamedPipe
-	case syscall.S_IFLNK:
-		mode |= fs.ModeSymlink
-	case syscall.S_IFSOCK:
-		mode |= fs.ModeSocket
-	}
-	if m&syscall.S_ISGID != 0 {
-		mode |= fs.ModeSetgid
-	}
-	if m&syscall.S_ISUID != 0 {
-		mode |= fs.ModeSetuid
-	}
-	if m&syscall.S_ISVTX != 0 {
-		mode |= fs.ModeSticky
-	}
-	return mode
 }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	tarsplit "github.com/vbatts/tar-split/tar/storage"
+	"github.com/zbuild/zbuild/internal/beneath"
 	"go.podman.io/storage/pkg/archive"
 	"go.podman.io/storage/pkg/system"
 	"golang.org/x/sys/unix"
@@ -277,30 +278,4 @@ func (i *statInfo) IsDir() bool { return i.Mode().IsDir() }
 func (i *statInfo) Sys() any { return &i.st }
 
 // Mode is for fs.FileInfo.
-func (i *statInfo) Mode() fs.FileMode {
-	mode := fs.FileMode(i.st.Mode & 0o777)
-	switch i.st.Mode & unix.S_IFMT {
-	case unix.S_IFBLK:
-		mode |= fs.ModeDevice
-	case unix.S_IFCHR:
-		mode |= fs.ModeDevice | fs.ModeCharDevice
-	case unix.S_IFDIR:
-		mode |= fs.ModeDir
-	case unix.S_IFIFO:
-		mode |= fs.ModeNamedPipe
-	case unix.S_IFLNK:
-		mode |= fs.ModeSymlink
-	case unix.S_IFSOCK:
-		mode |= fs.ModeSocket
-	}
-	if i.st.Mode&unix.S_ISUID != 0 {
-		mode |= fs.ModeSetuid
-	}
-	if i.st.Mode&unix.S_ISGID != 0 {
-		mode |= fs.ModeSetgid
-	}
-	if i.st.Mode&unix.S_ISVTX != 0 {
-		mode |= fs.ModeSticky
-	}
-	return mode
-}
+func (i *statInfo) Mode() fs.FileMode { return beneath.FileMode(i.st.Mode) }
