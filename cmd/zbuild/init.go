@@ -13,6 +13,7 @@ import (
 	"github.com/moby/sys/atomicwriter"
 
 	"github.com/zbuild/zbuild/config"
+	"github.com/zbuild/zbuild/internal/render"
 	"github.com/zbuild/zbuild/internal/scaffold"
 )
 
@@ -99,7 +100,7 @@ func (c *initCmd) scaffold(a *app) (text []byte, what string, err error) {
 	if targets == 0 {
 		return nil, "", usage(errors.New("there is no Dockerfile here or in the directories below. Write one, or name a Compose file with --from"))
 	}
-	return scaffold.Write(filepath.Base(a.dir), files), fmt.Sprintf("%d targets, for %s", targets, strings.Join(names, ", ")), nil
+	return scaffold.Write(filepath.Base(a.dir), files), fmt.Sprintf("%s, for %s", render.Count(targets, "target"), strings.Join(names, ", ")), nil
 }
 
 // convert writes what another build file says.
@@ -125,5 +126,5 @@ func (c *initCmd) convert(a *app, from string) (text []byte, what string, err er
 	if _, diags := format(c.Output, text); diags.HasErrors() {
 		return nil, "", usage(diags)
 	}
-	return text, fmt.Sprintf("%d targets, from %s", len(project.Targets), from), nil
+	return text, fmt.Sprintf("%s, from %s", render.Count(len(project.Targets), "target"), from), nil
 }
