@@ -189,7 +189,7 @@ func (f *Footprint) add(t Tree, match, real string, sel Selection) error {
 		if real == t.Dir {
 			f.Points = append(f.Points, real)
 		}
-		return nil //nolint:nilerr // this is an answer
+		return nil
 	}
 	s := &Subtree{Root: real}
 	if s.exclude, err = newMatcher(append(append([]string(nil), t.Below(match)...), sel.Exclude...)); err != nil {
