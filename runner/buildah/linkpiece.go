@@ -20,10 +20,11 @@ import (
 	"time"
 
 	tarsplit "github.com/vbatts/tar-split/tar/storage"
-	"github.com/zbuild/zbuild/internal/beneath"
 	"go.podman.io/storage/pkg/archive"
 	"go.podman.io/storage/pkg/system"
 	"golang.org/x/sys/unix"
+
+	"github.com/zbuild/zbuild/internal/beneath"
 )
 
 const (

@@ -15,7 +15,6 @@ import (
 	"strings"
 
 	"github.com/google/jsonschema-go/jsonschema"
-
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 )
 

@@ -13,11 +13,10 @@ import (
 	"context"
 	"errors"
 
-	digest "github.com/opencontainers/go-digest"
-	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
-
 	"github.com/moby/policy-helpers/image"
 	"github.com/moby/policy-helpers/types"
+	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // ErrAbsent is what every function answers.
