@@ -34,6 +34,10 @@ func TestLostPower(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { unmountBelow(dir) })
+		// Whatever else writes to this file system would have it synced early.
+		e.durable.mu.Lock()
+		e.durable.busy = true
+		e.durable.mu.Unlock()
 		return e
 	}
 	run := func(e *Engine, s runner.Snapshot, file string) runner.Snapshot {
