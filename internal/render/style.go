@@ -62,7 +62,7 @@ const (
 // endless.
 func foreign(line string) string {
 	var b strings.Builder
-	var ends []int // where each column ends in b
+	var ends []int // where each column of a long line ends in b
 	for i := 0; i < len(line); {
 		r, size := utf8.DecodeRuneInString(line[i:])
 		switch {
@@ -80,7 +80,9 @@ func foreign(line string) string {
 			b.WriteString(line[i : i+size])
 		}
 		i += size
-		ends = append(ends, b.Len())
+		if len(line) > maxColumns {
+			ends = append(ends, b.Len())
+		}
 	}
 	text := b.String()
 	if len(ends) <= maxColumns {

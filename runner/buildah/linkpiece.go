@@ -188,8 +188,8 @@ func (m *pieceMaker) attributes(path string) ([]string, error) {
 }
 
 // header makes a file's header as the store's archive package does, with what of the
-// named attributes belongs there. Attributes that
-// stay behind can do so only if the file is not linked.
+// named attributes belongs there. Attributes that stay behind can do so only if the
+// file is not linked.
 func (l *linkTar) header(path, name string, info fs.FileInfo, attributes []string) (*tar.Header, error) {
 	var link string
 	if info.Mode()&fs.ModeSymlink != 0 {

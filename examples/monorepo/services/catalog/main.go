@@ -1,4 +1,4 @@
-// Catalog says what there is to be had.
+// Command catalog says what there is to be had.
 package main
 
 import (

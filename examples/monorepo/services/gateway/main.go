@@ -1,4 +1,4 @@
-// Gateway is the one service that the world can reach.
+// Command gateway is the one service that the world can reach.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Mailer keeps what is to be sent and shows it.
+// Command mailer keeps what is to be sent and shows it.
 package main
 
 import (

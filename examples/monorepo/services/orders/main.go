@@ -1,4 +1,4 @@
-// Orders takes orders and gives them a number.
+// Command orders takes orders and gives them a number.
 package main
 
 import (
