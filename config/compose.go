@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"os"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/consts"
@@ -19,7 +17,6 @@ import (
 	composeloader "github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/schema"
 	composetypes "github.com/compose-spec/compose-go/v2/types"
-	"github.com/hashicorp/hcl/v2"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/zbuild/zbuild/internal/beneath"
@@ -297,189 +294,6 @@ func buildPart(model map[string]any) map[string]any {
 		part["secrets"] = secrets
 	}
 	return part
-}
-
-// composeError reports why Compose files cannot be read, where that can be told:
-// yaml says a line, compose-go the path of a key.
-func (l *loader) composeError(sources []*source, err error) {
-	l.hidden = true
-	text := strings.TrimSpace(err.Error())
-	text = strings.TrimPrefix(strings.TrimPrefix(text, "validating : "), "failed to parse : ")
-	texts := []string{strings.TrimSuffix(text, ".")}
-	if strings.Contains(text, noBuild) {
-		texts = strings.Split(text, "\n")
-	}
-	if m := noMapping.FindStringSubmatch(text); m != nil {
-		// compose-go says it of one, whichever it comes upon first.
-		var all []string
-		for _, s := range sources {
-			for _, name := range notMappings(findNode(s.yaml(), m[1:2]), nil, 0) {
-				all = append(all, fmt.Sprintf("%s.%s must be a mapping", m[1], name))
-			}
-		}
-		if slices.Contains(all, texts[0]) {
-			texts = all
-		}
-	}
-	if all := wronglyBuilt(sources); slices.Contains(all, texts[0]) {
-		texts = all
-	}
-	for _, text := range texts {
-		l.errorf(composeErrorRange(sources, text), "Invalid Compose file", "%s.", text)
-	}
-}
-
-// wronglyBuilt is what compose-go says of builds that are neither a mapping nor a
-// text, of one of them.
-func wronglyBuilt(sources []*source) (all []string) {
-	types := map[string]string{"!!null": "<nil>", "!!int": "int", "!!float": "float64", "!!bool": "bool", "!!seq": "[]interface {}"}
-	for _, s := range sources {
-		services := findNode(s.yaml(), []string{"services"})
-		for i := 0; services != nil && i+1 < len(services.Content); i += 2 {
-			name := services.Content[i].Value
-			if build := findNode(s.yaml(), []string{"services", name, "build"}); build != nil && types[build.Tag] != "" {
-				all = append(all, fmt.Sprintf("services.%s.build: invalid type %s for build", name, types[build.Tag]))
-			}
-		}
-	}
-	return unique(all)
-}
-
-// notMappings adds the names in a mapping whose values are none, in their order.
-func notMappings(node *yaml.Node, names []string, depth int) []string {
-	const merges = 20 // within each other; there could be a circle
-	if node == nil || node.Kind != yaml.MappingNode || depth > merges {
-		return names
-	}
-	for i := 0; i+1 < len(node.Content); i += 2 {
-		key, value := node.Content[i], node.Content[i+1]
-		if key.Value == "<<" {
-			if value.Kind == yaml.AliasNode {
-				names = notMappings(value.Alias, names, depth+1)
-			}
-			continue
-		}
-		for n := 0; value.Kind == yaml.AliasNode && n < len(node.Content); n++ {
-			value = value.Alias
-		}
-		if value.Kind != yaml.MappingNode && value.Tag != "!!null" && !slices.Contains(names, key.Value) {
-			names = append(names, key.Value)
-		}
-	}
-	return names
-}
-
-var (
-	yamlLine     = regexp.MustCompile(`(?:yaml: (?:while .* at line \d+, column \d+: )?|^|\[)line (\d+)`)
-	noMapping    = regexp.MustCompile(`^(services|secrets|networks|volumes|configs)\.(\S+) must be a mapping\.?$`)
-	composeNamed = regexp.MustCompile(`^service "?([^\s".]+)"? `)
-	composePath  = regexp.MustCompile(`\b(?:services|secrets)\.[^\s:,'"]+`)
-)
-
-func composeErrorRange(sources []*source, text string) *hcl.Range {
-	if m := yamlLine.FindStringSubmatch(text); m != nil && len(sources) == 1 {
-		if line, err := strconv.Atoi(m[1]); err == nil {
-			return lineRange(sources[0], line)
-		}
-	}
-	path := composePath.FindString(text)
-	if m := composeNamed.FindStringSubmatch(text); m != nil && path == "" {
-		path = "services." + m[1]
-	}
-	for keys := strings.Split(path, "."); path != "" && len(keys) > 0; keys = keys[:len(keys)-1] {
-		for _, s := range slices.Backward(sources) {
-			if node := findNode(s.yaml(), keys); node != nil {
-				return nodeRange(s, node)
-			}
-		}
-	}
-	if len(sources) == 1 {
-		return lineRange(sources[0], 1)
-	}
-	return nil
-}
-
-// lineRange is the range of one line, counted from 1.
-func lineRange(s *source, line int) *hcl.Range {
-	start := 0
-	for n := 1; n < line; n++ {
-		i := bytes.IndexByte(s.text[start:], '\n')
-		if i < 0 {
-			break
-		}
-		start += i + 1
-	}
-	end := len(s.text)
-	if i := bytes.IndexByte(s.text[start:], '\n'); i >= 0 {
-		end = start + i
-	}
-	at := rangeOf(s, start, end)
-	return &at
-}
-
-// yaml is the document as it is written; nil if it cannot be parsed.
-func (s *source) yaml() *yaml.Node {
-	if s.document == nil {
-		s.document = &yaml.Node{}
-		if err := yaml.Unmarshal(s.text, s.document); err != nil || len(s.document.Content) == 0 {
-			s.document = &yaml.Node{}
-		}
-	}
-	if len(s.document.Content) == 0 {
-		return nil
-	}
-	return s.document.Content[0]
-}
-
-// findNode is the value at a path of keys, written in the document itself or
-// merged into it by an alias.
-func findNode(node *yaml.Node, keys []string) *yaml.Node {
-	const aliases = 100 // that follow each other; there could be a circle
-	for n := 0; node != nil && node.Kind == yaml.AliasNode && n < aliases; n++ {
-		node = node.Alias
-	}
-	if len(keys) == 0 || node == nil {
-		return node
-	}
-	if node.Kind != yaml.MappingNode {
-		return nil
-	}
-	for i := 0; i+1 < len(node.Content); i += 2 {
-		if node.Content[i].Value == keys[0] {
-			return findNode(node.Content[i+1], keys[1:])
-		}
-	}
-	for i := 0; i+1 < len(node.Content); i += 2 {
-		if merged := node.Content[i+1]; node.Content[i].Value == "<<" && merged.Kind == yaml.AliasNode {
-			if found := findNode(merged.Alias, keys); found != nil {
-				return found
-			}
-		}
-	}
-	return nil
-}
-
-// nodeRange is where a value begins, to the end of the line: yaml does not say
-// where it ends.
-func nodeRange(s *source, node *yaml.Node) *hcl.Range {
-	line := lineRange(s, node.Line)
-	text := s.text[line.Start.Byte:line.End.Byte]
-	start := 0
-	for i := range string(text) { // columns count characters
-		if start++; start == node.Column {
-			start = i
-			break
-		}
-	}
-	if start > len(text) {
-		start = 0
-	}
-	end := len(bytes.TrimRight(text, " \t\r"))
-	if start >= end {
-		start, end = 0, len(text)
-	}
-	at := rangeOf(s, line.Start.Byte+start, line.Start.Byte+end)
-	return &at
 }
 
 // fileExists reports whether there is a regular file of that name.
