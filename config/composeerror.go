@@ -21,7 +21,7 @@ import (
 type composeProblem struct {
 	at   *hcl.Range // nil if that cannot be told
 	text string
-	file string     // another file that it is about, as it is written
+	file string // another file that it is about, as it is written
 }
 
 // composeError reports why Compose files cannot be read.
