@@ -124,6 +124,21 @@ type nodeEntry struct {
 	sub  *node // what is in the directory
 }
 
+// Walk lists what is at and below a path of the tree and digests nothing. If there is
+// nothing, the error is a *NotFoundError.
+func (t Tree) Walk(ctx context.Context, p string, followLinks bool) (*Match, error) {
+	root, err := beneath.Open(t.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	m, err := t.walk(ctx, root, p, Selection{Path: p, FollowLinks: followLinks}, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &m, nil
+}
+
 // walk lists what is selected at and below one match, sorted by name. root is the
 // tree's directory.
 func (t Tree) walk(ctx context.Context, root *beneath.Dir, match string, sel Selection, index *FileIndex, since *past) (Match, error) {

@@ -22,11 +22,10 @@ import (
 // copy does COPY and ADD. What comes of a build context is taken in first.
 func (f *fileJob) copy(layer *stepLayer, a *pb.FileActionCopy, from int) (err error) {
 	root := layer.root
-	tree, done, err := f.open(from)
+	tree, err := f.open(from)
 	if err != nil {
 		return err
 	}
-	defer done()
 	local := from >= 0 && f.refs[from].input.Local != nil
 	defer func() {
 		var none *source.NotFoundError
@@ -77,7 +76,7 @@ func (f *fileJob) copy(layer *stepLayer, a *pb.FileActionCopy, from int) (err er
 		if local {
 			err = f.copyLocal(layer, a, tree, m, owner, len(matches) == 1)
 		} else {
-			err = fscopy.Copy(f.ctx, tree.Dir, m, root, dest, copyOptions(a, nil, owner))
+			err = f.copyFrozen(layer, a, tree, m, owner, from, len(matches) == 1)
 		}
 		if err != nil {
 			return hideRoots(err, tree.Dir, root)
@@ -203,11 +202,23 @@ func (f *fileJob) copyLocal(layer *stepLayer, a *pb.FileActionCopy, tree source.
 	return f.copyTaken(layer, a, tree, m, owner, implied, false)
 }
 
+// copyFrozen copies a match of a stage or image: grafted, if that can be done, or file
+// by file.
+func (f *fileJob) copyFrozen(layer *stepLayer, a *pb.FileActionCopy, tree source.Tree, match string, owner *fscopy.User, from int, only bool) error {
+	if only && f.single && unaltered(a) && from >= 0 && f.e.native {
+		if grafted, err := f.prepareGraft(layer, a, tree, match, owner, f.refs[from]); grafted || err != nil {
+			return err
+		}
+	}
+	return fscopy.Copy(f.ctx, tree.Dir, match, layer.root, cleanPath(a.Dest), copyOptions(a, nil, owner))
+}
+
 // copyTaken takes a match in and copies it from there; if it is a directory then
 // perhaps nothing but the directory itself.
 func (f *fileJob) copyTaken(layer *stepLayer, a *pb.FileActionCopy, tree source.Tree, m *source.Match, owner *fscopy.User, implied []string, empty bool) error {
 	root, dest := layer.root, cleanPath(a.Dest)
-	from, err := f.e.takeIn(f.ctx, m, empty)
+	// Who owns a file of the host is nobody's business here, and not in the image.
+	from, err := f.e.takeIn(f.ctx, m, &fscopy.User{}, empty)
 	if err != nil {
 		return err
 	}

@@ -263,7 +263,7 @@ func (x *execJob) localMount(ctx context.Context, m *pb.Mount, in runner.Input) 
 	}
 	match := &files.Matches[0]
 	mount := filepath.Join(layer.root, "mount")
-	taking, err := newIntake(match, mount, fscopy.User{})
+	taking, err := newIntake(match, mount, &fscopy.User{})
 	if err != nil {
 		return "", err
 	}

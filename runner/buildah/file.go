@@ -36,6 +36,8 @@ type fileJob struct {
 	list   func(context.Context, source.Tree, source.Selection) (*source.Listing, error)
 	single bool
 	fill   *filling
+	graft  *graft // is done like a filling
+	views  []*view
 	settle func(exactly *source.Listing) error
 }
 
@@ -52,13 +54,7 @@ func (e *Engine) doFile(ctx context.Context, op *pb.FileOp, job runner.Job) (out
 	for _, in := range job.Inputs {
 		f.refs = append(f.refs, &fileRef{input: in})
 	}
-	defer func() {
-		for _, r := range f.refs {
-			if r.layer != nil && !r.froze {
-				r.layer.drop()
-			}
-		}
-	}()
+	defer f.close()
 	f.uses = make([]int, len(f.refs)+len(op.Actions))
 	outputs := 0
 	for _, a := range op.Actions {
@@ -97,6 +93,18 @@ func (e *Engine) doFile(ctx context.Context, op *pb.FileOp, job runner.Job) (out
 		}
 	}
 	return out, nil
+}
+
+// close drops what is not finished and closes what was open.
+func (f *fileJob) close() {
+	for _, r := range f.refs {
+		if r.layer != nil && !r.froze {
+			r.layer.drop()
+		}
+	}
+	for _, v := range f.views {
+		v.close()
+	}
 }
 
 // moved makes of an error that may come of files that changed while they were copied
@@ -182,6 +190,10 @@ func (f *fileJob) snapshot(r *fileRef) (runner.Snapshot, error) {
 
 // freeze freezes a layer when everything is in it.
 func (f *fileJob) freeze(l *stepLayer) error {
+	if f.graft != nil {
+		_, err := l.freezeAfter(func() error { return hideRoots(f.graft.do(f.ctx), f.graft.match.Dir(), f.graft.dir) })
+		return err
+	}
 	if f.fill == nil {
 		_, err := l.freeze()
 		return err
@@ -202,29 +214,26 @@ func (f *fileJob) freeze(l *stepLayer) error {
 	return err
 }
 
-// open gives the root of a tree to read from. The tree of a context has its
-// ignore rules; that of a snapshot has none.
-func (f *fileJob) open(i int) (source.Tree, func(), error) {
-	if i < 0 { // FROM scratch, with nothing in it
-		v, err := f.e.view("")
-		if err != nil {
-			return source.Tree{}, nil, err
+// open gives the root of a tree to read from, until the operation has ended. The tree
+// of a context has its ignore rules; that of a snapshot has none.
+func (f *fileJob) open(i int) (source.Tree, error) {
+	var s runner.Snapshot // FROM scratch has nothing in it
+	if i >= 0 {
+		r := f.refs[i]
+		if r.input.Local != nil {
+			return source.Tree{Dir: r.input.Local.Dir, Exclude: r.input.Local.Exclude}, nil
 		}
-		return source.Tree{Dir: v.root}, v.close, nil
-	}
-	r := f.refs[i]
-	if r.input.Local != nil {
-		return source.Tree{Dir: r.input.Local.Dir, Exclude: r.input.Local.Exclude}, func() {}, nil
-	}
-	s, err := f.snapshot(r)
-	if err != nil {
-		return source.Tree{}, nil, err
+		var err error
+		if s, err = f.snapshot(r); err != nil {
+			return source.Tree{}, err
+		}
 	}
 	v, err := f.e.view(s)
 	if err != nil {
-		return source.Tree{}, nil, err
+		return source.Tree{}, err
 	}
-	return source.Tree{Dir: v.root}, v.close, nil
+	f.views = append(f.views, v)
+	return source.Tree{Dir: v.root}, nil
 }
 
 func (f *fileJob) mkdir(root string, a *pb.FileActionMkDir) error {

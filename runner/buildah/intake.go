@@ -36,8 +36,10 @@ const stagedName = "staged"
 type intake struct {
 	match *source.Match
 	from  *source.Opened
-	owner fscopy.User
-	top   string // where the match itself comes to lie
+	owner *fscopy.User // nil if every file keeps its own
+	top   string       // where the match itself comes to lie
+	// frozen says that nobody changes the files, and that they have no digests.
+	frozen bool
 	// linker gives a function that makes files in a cheaper way, if it can; nil if there
 	// is none.
 	linker func() (link func(*source.File) bool, end func())
@@ -46,7 +48,7 @@ type intake struct {
 }
 
 // newIntake opens a match for copying.
-func newIntake(m *source.Match, top string, owner fscopy.User) (*intake, error) {
+func newIntake(m *source.Match, top string, owner *fscopy.User) (*intake, error) {
 	from, err := m.Open()
 	if err != nil {
 		return nil, err
@@ -134,7 +136,7 @@ func (c *intake) contents(ctx context.Context) error {
 
 // compare looks whether a file is what was listed still.
 func (c *intake) compare(f *source.File) {
-	if !f.Still(c.match) {
+	if !c.frozen && !f.Still(c.match) {
 		c.changed.Store(true)
 	}
 }
@@ -176,13 +178,21 @@ func (c *intake) content(f *source.File, target string) error {
 	if _, err = out.ReadFrom(in); err == nil {
 		err = c.attributes(f, target)
 	}
-	if err == nil {
+	if err == nil && !c.frozen {
 		var same bool
 		if same, err = f.Copied(c.match, out); !same {
 			c.changed.Store(true)
 		}
 	}
 	return errors.Join(err, out.Close())
+}
+
+// ownerOf is who a copy belongs to.
+func (c *intake) ownerOf(f *source.File) fscopy.User {
+	if c.owner != nil {
+		return *c.owner
+	}
+	return fscopy.User{UID: int(f.UID), GID: int(f.GID)}
 }
 
 // attributes gives a copy everything of its original but the content.
@@ -192,7 +202,8 @@ func (c *intake) attributes(f *source.File, target string) error {
 			return err
 		}
 	}
-	if err := os.Lchown(target, c.owner.UID, c.owner.GID); err != nil {
+	owner := c.ownerOf(f)
+	if err := os.Lchown(target, owner.UID, owner.GID); err != nil {
 		return err
 	}
 	if f.Mode&fs.ModeSymlink == 0 {
@@ -268,8 +279,9 @@ func (s *staged) close() {
 	}
 }
 
-// takeIn takes a match in, or of a directory only the directory itself.
-func (e *Engine) takeIn(ctx context.Context, m *source.Match, empty bool) (s *staged, err error) {
+// takeIn takes a match in, or of a directory only the directory itself. Everything
+// comes to belong to owner, or keeps its own if that is nil.
+func (e *Engine) takeIn(ctx context.Context, m *source.Match, owner *fscopy.User, empty bool) (s *staged, err error) {
 	tmp, err := e.stagingDir()
 	if err != nil {
 		return nil, fmt.Errorf("taking in %s: %w", m.Path, err)
@@ -285,8 +297,7 @@ func (e *Engine) takeIn(ctx context.Context, m *source.Match, empty bool) (s *st
 	if err = os.MkdirAll(filepath.Dir(top), 0o700); err != nil {
 		return s, err
 	}
-	// Who owns a file of the host is nobody's business here, and not in the image.
-	in, err := newIntake(m, top, fscopy.User{})
+	in, err := newIntake(m, top, owner)
 	if err != nil {
 		return s, err
 	}

@@ -67,11 +67,10 @@ func (f *fileJob) withNames(n *pb.NamedUserOpt, root string, fn func(dir string)
 	if r := f.refs[i]; r.layer != nil && !r.froze {
 		return fn(r.layer.root)
 	}
-	tree, done, err := f.open(i)
+	tree, err := f.open(i)
 	if err != nil {
 		return err
 	}
-	defer done()
 	return fn(tree.Dir)
 }
 

@@ -58,7 +58,7 @@ const copiesName = "copies"
 // layer's own directory, or has to be done file by file, with an eye on what is
 // there.
 func (f *fileJob) fillable(layer *stepLayer, a *pb.FileActionCopy, m *source.Match) bool {
-	if !f.single || f.list == nil || !a.DirCopyContents || a.ModeStr != "" || a.Mode != -1 || a.Timestamp != -1 || !f.e.native {
+	if !f.single || f.list == nil || !unaltered(a) || !f.e.native {
 		return false
 	}
 	dest, err := rootfs.RootPath(layer.root, filepath.Clean(a.Dest))
@@ -184,7 +184,7 @@ func (c *filling) fill(ctx context.Context) (exact bool, err error) {
 	if err := unix.Lstat(top, &was); err != nil {
 		return false, err
 	}
-	in, err := newIntake(c.match, top, c.owner)
+	in, err := newIntake(c.match, top, &c.owner)
 	if err != nil {
 		return false, err
 	}

@@ -1,0 +1,207 @@
+//go:build linux
+
+package buildah
+
+// Copying a directory of a stage or image to where nothing of it is yet: node_modules,
+// a tool chain, what a build has installed. Nobody ever writes to either layer, so the
+// files can be linked from the one into the other, unless that would be seen: a file
+// that has two names in one tree is a hard link to tar, to cp -a, and to whoever
+// writes to it.
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	rootfs "github.com/containerd/continuity/fs"
+	"github.com/moby/buildkit/solver/pb"
+	fscopy "github.com/tonistiigi/fsutil/copy"
+	"golang.org/x/sys/unix"
+
+	"github.com/zbuild/zbuild/internal/source"
+)
+
+// graft is a copy that waits for its layer to be unmounted.
+type graft struct {
+	match *source.Match // in a view that is open as long as the operation lasts
+	owner *fscopy.User  // nil if every file keeps its own
+	dir   string        // the layer's own directory
+	dest  string        // in that; it exists
+	from  []string      // where the match is in layers that files can be linked from, the topmost first
+}
+
+// unaltered reports whether a copy of a directory leaves files as they are, but for
+// their owner.
+func unaltered(a *pb.FileActionCopy) bool {
+	return a.DirCopyContents && a.ModeStr == "" && a.Mode == -1 && a.Timestamp == -1
+}
+
+// prepareGraft copies only the directory itself and leaves the rest to f.graft. It does
+// nothing if the match cannot be grafted.
+func (f *fileJob) prepareGraft(layer *stepLayer, a *pb.FileActionCopy, tree source.Tree, match string, owner *fscopy.User, from *fileRef) (bool, error) {
+	if len(a.IncludePatterns)+len(a.ExcludePatterns) > 0 {
+		return false, nil
+	}
+	dest, err := rootfs.RootPath(layer.root, filepath.Clean(a.Dest))
+	if err != nil {
+		return false, err
+	}
+	m, err := tree.Walk(f.ctx, match, a.FollowSymlink)
+	if err != nil {
+		return false, hideRoots(err, tree.Dir)
+	}
+	if !ordinary(m) || !free(m, dest) {
+		return false, nil
+	}
+	top, err := f.e.takeIn(f.ctx, m, nil, true)
+	if err != nil {
+		return false, err
+	}
+	defer top.close()
+	if err := fscopy.Copy(f.ctx, top.dir, m.Path, layer.root, cleanPath(a.Dest), copyOptions(a, nil, owner)); err != nil {
+		return false, hideRoots(err, top.dir, layer.root)
+	}
+	f.graft, err = f.newGraft(layer, tree, m, dest, owner, from)
+	if f.graft == nil && err == nil {
+		err = fscopy.Copy(f.ctx, tree.Dir, match, layer.root, cleanPath(a.Dest), copyOptions(a, nil, owner))
+	}
+	return true, err
+}
+
+// newGraft gives the graft of which the directory is there already; nil if that is not
+// in this layer.
+func (f *fileJob) newGraft(layer *stepLayer, tree source.Tree, m *source.Match, dest string, owner *fscopy.User, from *fileRef) (*graft, error) {
+	s, err := f.snapshot(from)
+	if err != nil {
+		return nil, err
+	}
+	above, err := f.e.lowerDirs(string(s))
+	if err != nil {
+		return nil, err
+	}
+	lowers, err := f.e.lowerDirs(layer.id)
+	if err != nil || len(lowers) == 0 {
+		return nil, err
+	}
+	rel := strings.TrimPrefix(dest, layer.root)
+	if info, err := os.Lstat(filepath.Join(lowers[0], rel)); err != nil || !info.IsDir() {
+		return nil, nil //nolint:nilerr // it is not in this layer
+	}
+	g := &graft{match: m, owner: owner, dir: lowers[0], dest: rel}
+	below := strings.TrimPrefix(m.Root, tree.Dir)
+	for _, l := range above {
+		// What lies in a layer of both trees would be in the new one twice.
+		if place := filepath.Join(l, below); !slices.Contains(lowers, l) {
+			if info, err := os.Lstat(place); err == nil && info.IsDir() {
+				g.from = append(g.from, place)
+			}
+		}
+	}
+	return g, nil
+}
+
+// ordinary reports whether a match is a directory of nothing but files, links and
+// directories.
+func ordinary(m *source.Match) bool {
+	if !m.Files[0].Mode.IsDir() {
+		return false
+	}
+	for i := range m.Files {
+		if m.Files[i].Mode&fs.ModeType&^(fs.ModeDir|fs.ModeSymlink) != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// do puts everything into the layer's directory, which is not mounted.
+func (g *graft) do(ctx context.Context) error {
+	top := filepath.Join(g.dir, g.dest)
+	var was unix.Stat_t
+	if err := unix.Lstat(top, &was); err != nil {
+		return err
+	}
+	in, err := newIntake(g.match, top, g.owner)
+	if err != nil {
+		return err
+	}
+	defer in.close()
+	in.frozen, in.linker = true, g.linker
+	if err := in.contents(ctx); err != nil {
+		return err
+	}
+	return unix.UtimesNanoAt(unix.AT_FDCWD, top, []unix.Timespec{was.Atim, was.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// linker gives a function that makes a file by linking it from the layer that it is in.
+func (g *graft) linker() (link func(*source.File) bool, end func()) {
+	pairs := make([]*dirPair, len(g.from))
+	for i, place := range g.from {
+		pairs[i] = newDirPair(place, filepath.Join(g.dir, g.dest))
+	}
+	link = func(f *source.File) bool {
+		for i, p := range pairs {
+			base, err := p.enter(f.Name)
+			if err != nil {
+				continue // the layer does not have the directory
+			}
+			var st unix.Stat_t
+			if err := unix.Fstatat(p.from, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+				continue
+			}
+			// What is shown is in the topmost layer that has it.
+			return g.linkable(f, &st) && bare(filepath.Join(g.from[i], f.Name)) && linkOnce(p, base)
+		}
+		return false
+	}
+	return link, func() {
+		for _, p := range pairs {
+			p.leave()
+		}
+	}
+}
+
+// linkable reports whether a layer's file is the one that the view shows, has no other
+// name anywhere, and the owner that it shall have.
+func (g *graft) linkable(f *source.File, st *unix.Stat_t) bool {
+	owner := fscopy.User{UID: int(f.UID), GID: int(f.GID)}
+	if g.owner != nil {
+		owner = *g.owner
+	}
+	return st.Mode == unix.S_IFREG|unixMode(f.Mode) && st.Ino == f.ID.Ino && st.Size == f.Size && st.Mtim.Nano() == f.ID.Mtime &&
+		st.Nlink == 1 && int(st.Uid) == owner.UID && int(st.Gid) == owner.GID
+}
+
+// bare reports whether a file has none of the overlay's own attributes, which would
+// mean something else in another layer, or say that its content is elsewhere.
+func bare(path string) bool {
+	size, err := unix.Llistxattr(path, nil)
+	if size == 0 || errors.Is(err, unix.ENOTSUP) {
+		return true
+	}
+	if err != nil {
+		return false
+	}
+	names := make([]byte, size)
+	size, err = unix.Llistxattr(path, names)
+	return err == nil && !strings.Contains(string(names[:size]), ".overlay.")
+}
+
+// linkOnce links a file that had one name. If somebody else did so at the same time,
+// it has more than two now, and nobody knows which trees they are in: then it is copied
+// after all.
+func linkOnce(p *dirPair, base string) bool {
+	if err := p.link(base); err != nil {
+		return false
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(p.to, base, &st, unix.AT_SYMLINK_NOFOLLOW); err == nil && st.Nlink == 2 {
+		return true
+	}
+	_ = unix.Unlinkat(p.to, base, 0) // if that fails the copy does, too
+	return false
+}
