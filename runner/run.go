@@ -75,6 +75,7 @@ type run struct {
 	remote map[digest.Digest]remoteRecord
 	// useless has the sources of those that let a step down.
 	useless sync.Map // of pack.Source
+	shares  shares
 	// layouts is held by who writes to an OCI layout.
 	layouts sync.Mutex
 }

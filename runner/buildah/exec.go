@@ -12,13 +12,11 @@ import (
 	"slices"
 	"sort"
 	"strings"
-	"time"
 
 	rootfs "github.com/containerd/continuity/fs"
 	"github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/solver/pb"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	fscopy "github.com/tonistiigi/fsutil/copy"
 	"go.podman.io/common/libnetwork/etchosts"
 	"go.podman.io/common/libnetwork/resolvconf"
 
@@ -39,6 +37,9 @@ type execJob struct {
 	passed []runner.Snapshot
 	caches map[string]string // directories of cache mounts, by name
 	undo   []func()
+	// mounted is what a mount of a build context shows, if that is exactly what was
+	// listed.
+	mounted *source.Listing
 
 	foreign error // why programs for the step's platform cannot be run here; nil if they can
 }
@@ -69,7 +70,7 @@ func (e *Engine) doExec(ctx context.Context, op *pb.ExecOp, job runner.Job) (out
 	if err != nil {
 		return nil, err
 	}
-	if err := settled(ctx, job, nil); err != nil {
+	if err := settled(ctx, job, x.mounted); err != nil {
 		return nil, err
 	}
 	if err := x.run(ctx, root); err != nil {
@@ -241,50 +242,6 @@ func (x *execJob) bindMount(ctx context.Context, m *pb.Mount) (string, error) {
 		x.undo = append(x.undo, layer.drop)
 	}
 	return x.selected(layer.root, m.Selector)
-}
-
-// localMount copies what is selected of a build context: the process sees what
-// the step is keyed by, as root's, without what is ignored, and cannot reach the
-// host's files.
-func (x *execJob) localMount(ctx context.Context, m *pb.Mount, in runner.Input) (string, error) {
-	layer, err := x.e.newLayer("")
-	if err != nil {
-		return "", err
-	}
-	x.undo = append(x.undo, layer.drop)
-	tree := source.Tree{Dir: in.Local.Dir, Exclude: in.Local.Exclude}
-	list := x.job.List
-	if list == nil {
-		list = (&source.Hasher{}).List
-	}
-	files, err := list(ctx, tree, source.Selection{Path: m.Selector, FollowLinks: true})
-	if err != nil {
-		return "", err
-	}
-	match := &files.Matches[0]
-	mount := filepath.Join(layer.root, "mount")
-	taking, err := newIntake(match, mount, &fscopy.User{})
-	if err != nil {
-		return "", err
-	}
-	defer taking.close()
-	if err := taking.all(ctx); err != nil {
-		if source.Moved(err) {
-			if changed := settled(ctx, x.job, nil); changed != nil {
-				return "", changed
-			}
-		}
-		return "", hideRoots(err, tree.Dir, layer.root)
-	}
-	implied, err := tree.Implied(match.Path)
-	if err == nil {
-		err = timesOfImplied(tree, match.Path, mount, implied)
-	}
-	if err == nil && isRootDir(match.Path) { // of which nothing is known
-		now := time.Now()
-		err = errors.Join(os.Chmod(mount, contextMode), os.Chtimes(mount, now, now))
-	}
-	return mount, err
 }
 
 // selected is the path of a selector in a tree, links resolved inside of it.
