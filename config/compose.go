@@ -117,11 +117,12 @@ func (l *loader) checkCompose(ctx context.Context, s *source) error {
 	if err != nil {
 		return err
 	}
-	_, err = l.readCompose(ctx, []composetypes.ConfigFile{{Content: s.text}}, env, func(o *composeloader.Options) {
-		o.SkipConsistencyCheck = true
-	})
+	_, err = l.readCompose(ctx, []composetypes.ConfigFile{{Content: s.text}}, env, skipConsistency)
 	return err
 }
+
+// skipConsistency leaves out what only all files together have to be.
+func skipConsistency(o *composeloader.Options) { o.SkipConsistencyCheck = true }
 
 // What compose-go does grows with the square of the number of entries of a
 // mapping or list, and it cannot be interrupted. maxComposeWork is the largest
@@ -191,10 +192,10 @@ func (l *loader) loadCompose(ctx context.Context) *composeFile {
 		})
 	}
 	if err != nil {
-		l.composeError(sources, err)
+		l.composeError(ctx, sources, err)
 		return nil
 	}
-	return l.composeTargets(project, sources)
+	return l.composeTargets(ctx, project, sources)
 }
 
 // noteComposeFiles notes which other files a Compose file names.
@@ -218,7 +219,7 @@ func (l *loader) noteComposeFiles(event string, metadata map[string]any) {
 func (l *loader) readCompose(ctx context.Context, files []composetypes.ConfigFile, env composetypes.Mapping, options ...func(*composeloader.Options)) (project *composetypes.Project, err error) {
 	defer func() {
 		if r := recover(); r != nil { // compose-go takes some shapes for granted
-			err = fmt.Errorf("the file has a value of the wrong kind somewhere (%v)", r)
+			err = wrongKind(fmt.Sprint(r))
 		}
 	}()
 	details := composetypes.ConfigDetails{ConfigFiles: files, Environment: env}
@@ -269,6 +270,9 @@ func notBuilt(model map[string]any) error {
 	return errors.Join(all...)
 }
 
+// buildingFields are the fields of a service that say how to build it.
+var buildingFields = []string{"image", "build", "environment", "env_file"}
+
 // buildPart is the part of a Compose model that says how to build.
 func buildPart(model map[string]any) map[string]any {
 	part := map[string]any{}
@@ -280,7 +284,7 @@ func buildPart(model map[string]any) map[string]any {
 				kept[name] = map[string]any{}
 			case map[string]any:
 				fields := map[string]any{}
-				for _, field := range []string{"image", "build", "environment", "env_file"} {
+				for _, field := range buildingFields {
 					if value, ok := service[field]; ok {
 						fields[field] = value
 					}

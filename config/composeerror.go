@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"regexp"
@@ -22,15 +23,17 @@ type composeProblem struct {
 	at   *hcl.Range // nil if that cannot be told
 	text string
 	file string // another file that it is about, as it is written
+	path string // of the value, if it is about one
 }
 
 // composeError reports why Compose files cannot be read.
-func (l *loader) composeError(sources []*source, err error) {
+func (l *loader) composeError(ctx context.Context, sources []*source, err error) {
 	l.hidden = true
-	text := strings.TrimSpace(err.Error())
-	text = strings.TrimPrefix(strings.TrimPrefix(text, "validating : "), "failed to parse : ")
-	text = strings.TrimSuffix(text, ".")
-	for _, p := range l.composeProblems(sources, text) {
+	l.reportCompose(l.composeProblems(ctx, sources, composeText(err)))
+}
+
+func (l *loader) reportCompose(problems []composeProblem) {
+	for _, p := range problems {
 		if !strings.HasSuffix(p.text, ".") && !strings.HasSuffix(p.text, "?") {
 			p.text += "."
 		}
@@ -38,8 +41,9 @@ func (l *loader) composeError(sources []*source, err error) {
 	}
 }
 
-// composeProblems are what there is of the kind that compose-go speaks of.
-func (l *loader) composeProblems(sources []*source, text string) []composeProblem {
+// composeProblems are what compose-go speaks of, and what it would have spoken of
+// next.
+func (l *loader) composeProblems(ctx context.Context, sources []*source, text string) []composeProblem {
 	if doubledKey.MatchString(text) {
 		if all := doubledKeys(sources); len(all) > 0 {
 			return all
@@ -51,8 +55,17 @@ func (l *loader) composeProblems(sources []*source, text string) []composeProble
 	})) {
 		return all
 	}
+	all = append(all, l.wrongValues(ctx, sources)...)
 	for _, text := range composeTexts(sources, text) {
-		all = append(all, composeProblem{at: composeErrorRange(sources, text), text: text})
+		problems := unknownKeys(sources, text)
+		if len(problems) == 0 {
+			problems = []composeProblem{{at: composeErrorRange(sources, text), text: text}}
+		}
+		for _, p := range problems {
+			if !slices.ContainsFunc(all, func(o composeProblem) bool { return o.text == p.text }) {
+				all = append(all, p)
+			}
+		}
 	}
 	return all
 }

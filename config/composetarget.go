@@ -1,8 +1,11 @@
 package config
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -16,8 +19,9 @@ import (
 // composeTargets makes a target of every service that is built, and the group
 // default of all of them. Services come in the order of their names: compose-go
 // has them in none.
-func (l *loader) composeTargets(project *composetypes.Project, sources []*source) *composeFile {
+func (l *loader) composeTargets(ctx context.Context, project *composetypes.Project, sources []*source) *composeFile {
 	file := &composeFile{}
+	var wrong []composeProblem
 	if len(project.Services) == 0 {
 		return file
 	}
@@ -39,16 +43,27 @@ func (l *loader) composeTargets(project *composetypes.Project, sources []*source
 		}
 		t, err := c.target(targetName)
 		if err != nil {
-			l.errorf(at, "Invalid Compose file", "services.%s.build: %v.", service.Name, err)
+			wrong = append(wrong, composeProblem{at: at, text: (&buildError{service.Name, err}).Error(), path: "services." + service.Name + "."})
+			l.broken[targetName] = true
 			continue
 		}
 		c.notePlaces(t)
+		l.checkExtension(c)
 		group.Targets = append(group.Targets, targetName)
 		if i := slices.IndexFunc(file.targets, func(o *wireTarget) bool { return o.Name == targetName }); i >= 0 {
 			file.targets[i].Merge(t)
 			continue
 		}
 		file.targets = append(file.targets, t)
+	}
+	if len(wrong) > 0 {
+		found := l.wrongValues(ctx, sources)
+		for _, p := range wrong {
+			if !slices.ContainsFunc(found, func(f composeProblem) bool { return strings.HasPrefix(f.path, p.path) }) {
+				found = append(found, p)
+			}
+		}
+		l.reportCompose(found)
 	}
 	group.Targets = unique(group.Targets)
 	file.groups = []*wireGroup{group}
@@ -296,6 +311,26 @@ func (w *words) UnmarshalYAML(node *yaml.Node) error {
 	return nil
 }
 
+// checkExtension says which keys of x-bake mean nothing: bake passes over them.
+func (l *loader) checkExtension(c *composeService) {
+	x, _ := c.build.Extensions["x-bake"].(map[string]any)
+	var known []string
+	typ := reflect.TypeFor[extensionBlock]()
+	for i := range typ.NumField() {
+		known = append(known, typ.Field(i).Tag.Get("yaml"))
+	}
+	for _, key := range slices.Sorted(maps.Keys(x)) {
+		switch at := c.where("x-bake", key); {
+		case slices.Contains(known, key):
+		case attributeNamed(key) != nil:
+			l.warnf(at, "Ignored attribute", "x-bake has no %s, and bake ignores it there. Write it for the target %s in a file after this one: --file %s --file more.zbuild.hcl.",
+				key, strings.ReplaceAll(c.service.Name, ".", "_"), at.Filename)
+		default:
+			l.warnf(at, "Unknown attribute", "There is no %q in x-bake; it is ignored, as bake does.%s", key, didYouMean(key, known))
+		}
+	}
+}
+
 // extension adds what x-bake says.
 func (c *composeService) extension(t *wireTarget) error {
 	value, ok := c.build.Extensions["x-bake"]
@@ -307,7 +342,11 @@ func (c *composeService) extension(t *wireTarget) error {
 		return fmt.Errorf("x-bake: %w", err)
 	}
 	var x extensionBlock
-	if err := yaml.Unmarshal(text, &x); err != nil {
+	var wrong *yaml.TypeError
+	switch err := yaml.Unmarshal(text, &x); {
+	case errors.As(err, &wrong):
+		return fmt.Errorf("x-bake: %s", unmarshalText(wrong))
+	case err != nil:
 		return fmt.Errorf("x-bake: %w", err)
 	}
 	if err := x.addTo(t); err != nil {

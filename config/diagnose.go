@@ -14,6 +14,9 @@ import (
 // wrongKeyword is what hcl says of a type that there is not.
 var wrongKeyword = regexp.MustCompile(`^The keyword "([^"]+)" is not a valid type specification`)
 
+// wrongAttribute is what hcl says of an attribute that there is not.
+var wrongAttribute = regexp.MustCompile(`does not have an attribute named "([^"]+)"`)
+
 var typeKeywords = []string{"string", "number", "bool", "any", "list", "set", "map", "tuple", "object"}
 
 // diagnosis makes sense of what failed: of mistakes that depend on one another
@@ -55,11 +58,10 @@ func (l *loader) diagnose(e *evaluation) {
 	if len(l.diags) == before {
 		l.errorf(nil, "The project cannot be evaluated", "It refers to itself somewhere.")
 	}
-	l.broken = map[string]bool{}
 	for _, u := range d.units {
 		if u.broken && (u.kind == "target" || u.kind == "group") {
 			l.broken[u.name] = true
-			l.hidden = l.hidden || u.matrix
+			l.hidden = l.hidden || u.matrix && len(e.renamed[u.name]) == 0
 		}
 	}
 }
@@ -117,13 +119,54 @@ func (d *diagnosis) explain(u *unit, diags hcl.Diagnostics) {
 		if m := wrongKeyword.FindStringSubmatch(clone.Detail); m != nil {
 			clone.Detail += didYouMean(m[1], typeKeywords)
 		}
-		if strings.HasSuffix(clone.Detail, "list of string required, but have string") {
-			clone.Detail += `. Put it in brackets: ["…"]`
-		}
+		d.explainAttribute(u, &clone)
+		d.explainKind(&clone)
 		clone.Context = nil
 		clone.Expression, clone.EvalContext = nil, nil // it would show values
 		d.diags = append(d.diags, &clone)
 	}
+}
+
+// explainAttribute says it of a target that does not exist if that is the attribute
+// which there is not.
+func (d *diagnosis) explainAttribute(u *unit, diag *hcl.Diagnostic) {
+	m := wrongAttribute.FindStringSubmatch(diag.Detail)
+	if m == nil {
+		return
+	}
+	for _, r := range u.refs {
+		if r.kind == "target" && r.name == m[1] && overlaps(r.at, *diag.Subject) {
+			diag.Summary, diag.Detail = d.noSuch(r)
+			return
+		}
+	}
+}
+
+// explainKind says how to write a value of the kind that is needed.
+func (d *diagnosis) explainKind(diag *hcl.Diagnostic) {
+	s := d.source(diag.Subject.Filename)
+	switch {
+	case strings.HasSuffix(diag.Detail, "list of string required, but have string"):
+		diag.Detail += `. Put it in brackets: ["…"]`
+	case strings.HasSuffix(diag.Detail, "map of string required"), strings.Contains(diag.Detail, "map of string required, but have"):
+		diag.Detail += `. Write it as { NAME = "value" }`
+	case !strings.HasSuffix(diag.Detail, "a bool is required"):
+	case s != nil && !s.ours && slices.Contains(pullPolicies, strings.Trim(string(diag.Subject.SliceBytes(s.text)), `"`)):
+		diag.Detail += ": true or false. Pull policies are zbuild's own, and read only from zbuild.hcl, zbuild.json and files called *.zbuild.hcl"
+	default:
+		diag.Detail += ": true or false"
+	}
+}
+
+// noSuch says that there is nothing that a mention of a block could be about.
+func (d *diagnosis) noSuch(r mention) (summary, detail string) {
+	var names []string
+	for _, other := range d.units {
+		if other.kind == r.kind {
+			names = append(names, other.name)
+		}
+	}
+	return "Unknown " + r.kind, fmt.Sprintf("There is no %s called %q.%s", r.kind, r.name, didYouMean(r.name, names))
 }
 
 // undefined reports what the unit refers to that does not exist, and where. Of a
@@ -142,13 +185,8 @@ func (d *diagnosis) undefined(u *unit, certain bool) []hcl.Range {
 		case "value":
 			d.errorf(&at, "Unknown variable", "There is no variable called %q.%s", r.name, didYouMean(r.name, d.values))
 		default:
-			var names []string
-			for _, other := range d.units {
-				if other.kind == r.kind {
-					names = append(names, other.name)
-				}
-			}
-			d.errorf(&at, "Unknown "+r.kind, "There is no %s called %q.%s", r.kind, r.name, didYouMean(r.name, names))
+			summary, detail := d.noSuch(r)
+			d.report(hcl.DiagError, &at, summary, detail)
 		}
 	}
 	return undefined

@@ -42,6 +42,8 @@ type evaluator struct {
 
 	failures map[any]hcl.Diagnostics
 	renamed  map[string]map[string][]string
+	// mentioned are the names that expressions refer to.
+	mentioned map[string]bool
 }
 
 type progressKey struct {
@@ -127,6 +129,7 @@ type instance struct {
 	value          reflect.Value
 	done, progress map[string]bool
 	object         cty.Value // what references see; NilVal after a change
+	failed         []string  // the attributes that could not be evaluated
 }
 
 var (
@@ -147,7 +150,8 @@ type evaluation struct {
 	variables []*Variable
 	// failures are the errors of each block, by *hcl.Block, and each value, by
 	// valueKey. What only failed because it needs something else has none.
-	failures map[any]hcl.Diagnostics
+	failures  map[any]hcl.Diagnostics
+	mentioned map[string]bool
 }
 
 // evaluateItems evaluates items.
@@ -158,12 +162,12 @@ func (l *loader) evaluateItems(it *items) *evaluation {
 		scope:    &hcl.EvalContext{Variables: map[string]cty.Value{}, Functions: l.meter.functions()},
 		progress: map[progressKey]bool{}, begun: map[string]bool{},
 		types: map[string]*blockType{}, blocks: map[string]map[string][]*evalBlock{},
-		failures: map[any]hcl.Diagnostics{}, renamed: map[string]map[string][]string{},
+		failures: map[any]hcl.Diagnostics{}, renamed: map[string]map[string][]string{}, mentioned: map[string]bool{},
 	}
 	for name, text := range e.builtins {
 		e.scope.Variables[name] = cty.StringVal(text)
 	}
-	result := &evaluation{failures: e.failures}
+	result := &evaluation{failures: e.failures, mentioned: e.mentioned}
 	e.define(it)
 	result.variables = e.evaluateVariables(it)
 	for _, b := range it.blocks {
@@ -261,8 +265,17 @@ func (e *evaluator) define(it *items) {
 func (e *evaluator) expression(attr *hcl.Attribute) *expression {
 	return &expression{
 		Expression: attr.Expr, at: attr.Range,
-		paid: e.meter.metered(attr.Expr), calls: callsOf(attr.Expr), refs: attr.Expr.Variables(),
+		paid: e.meter.metered(attr.Expr), calls: callsOf(attr.Expr), refs: e.refs(attr.Expr),
 	}
+}
+
+// refs is what an expression refers to.
+func (e *evaluator) refs(expr hcl.Expression) []hcl.Traversal {
+	refs := expr.Variables()
+	for _, ref := range refs {
+		e.mentioned[ref.RootName()] = true
+	}
+	return refs
 }
 
 // callsOf are the names of the functions that an expression calls. In JSON, bake

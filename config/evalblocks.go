@@ -272,17 +272,41 @@ func (e *evaluator) attributes(i *instance, names []string) error {
 			diags = append(diags, ds...)
 			continue
 		}
-		i.done[name] = true
 		if !f.plain {
 			if _, err := toCty(field, f.typ); err != nil {
 				return err
 			}
 		}
+		i.done[name] = true
 	}
 	if diags.HasErrors() {
 		return diags
 	}
 	return nil
+}
+
+// salvage evaluates what can be evaluated of a block that failed, so that it can be
+// checked, and notes what else is wrong with it.
+func (e *evaluator) salvage(b *evalBlock) {
+	seen := map[string]bool{}
+	for _, i := range b.instances {
+		for _, name := range slices.Sorted(maps.Keys(b.attrs)) {
+			if i.done[name] {
+				continue
+			}
+			err := e.guarded(b, func() error { return e.attributes(i, []string{name}) })
+			if err == nil {
+				continue
+			}
+			i.value.Elem().Field(b.typ.fields[name].index).SetZero()
+			i.failed = append(i.failed, name)
+			var diags hcl.Diagnostics
+			if errors.As(err, &diags) && !seen[name] {
+				seen[name] = true
+				e.failures[b.Block] = append(e.failures[b.Block], diags...)
+			}
+		}
+	}
 }
 
 // seen is what references see of an instance.
@@ -307,8 +331,8 @@ func (i *instance) seen() cty.Value {
 	return i.object
 }
 
-// evaluateBlocks evaluates the blocks into a file, those that fail left out. They
-// are merged with what the file has.
+// evaluateBlocks evaluates the blocks into a file, of those that fail what can be
+// had of them. They are merged with what the file has.
 func (e *evaluator) evaluateBlocks(file *wireFile) *wireFile {
 	to := reflect.ValueOf(file).Elem()
 	index := map[*blockType]map[string]int{}
@@ -330,12 +354,15 @@ func (e *evaluator) evaluateBlocks(file *wireFile) *wireFile {
 			if !errors.Is(err, errBroken) || len(e.failures[b.Block]) == 0 {
 				e.fail(b.Block, b.LabelRanges[0], "Invalid block", err)
 			}
-			continue
+			e.salvage(b)
 		}
 		list := to.Field(fields[b.typ])
 		for _, i := range b.instances {
 			if v, ok := i.value.Interface().(interface{ SetBlockSource(block *hcl.Block) }); ok {
 				v.SetBlockSource(b.Block)
+			}
+			if t, ok := i.value.Interface().(*wireTarget); ok {
+				t.failed = i.failed
 			}
 			at, ok := index[b.typ][i.name]
 			if !ok {

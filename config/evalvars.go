@@ -304,6 +304,8 @@ func (e *evaluator) validate(v *variable) hcl.Diagnostics {
 		invalid := func(summary, detail string) {
 			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: detail, Subject: rule.Condition.Range().Ptr()})
 		}
+		e.refs(rule.Condition)
+		e.refs(rule.ErrorMessage)
 		result, ds := e.meter.metered(rule.Condition).Value(e.scope)
 		if ds.HasErrors() {
 			diags = append(diags, ds...)

@@ -97,7 +97,8 @@ func (p *preparation) constants(attr *hcl.Attribute) []entry {
 	}
 	elements, diags := hcl.ExprList(attr.Expr)
 	if diags.HasErrors() {
-		p.errorf(attr.Expr.Range().Ptr(), "Invalid "+attr.Name, "%s is a list of paths, such as %s = [%q].", attr.Name, attr.Name, "../base/zbuild.hcl")
+		p.errorf(attr.Expr.Range().Ptr(), "Invalid "+attr.Name, "%s is a list of paths, such as %s = [%q].", attr.Name, attr.Name,
+			map[string]string{"include": "../base/zbuild.hcl", "env-file": ".env"}[attr.Name])
 		return nil
 	}
 	var entries []entry

@@ -224,7 +224,7 @@ func (l *loader) unknown(s *source, what, name string, at hcl.Range, where strin
 		l.errorf(&at, "Unknown "+what, "There is no %s %q in %s.%s", what, name, where, didYouMean(name, known))
 		return
 	}
-	if a := attributeNamed(name); a != nil && a.ours {
+	if a := attributeNamed(name); a != nil && a.ours || what == "block" && name == settingsForm.name {
 		l.warnf(&at, "Ignored "+what, "bake has no %s %q in %s; it is zbuild's own, and only read from zbuild.hcl, zbuild.json and files called *.zbuild.hcl.", what, name, where)
 		return
 	}

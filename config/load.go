@@ -65,7 +65,7 @@ type Request struct {
 // The diagnostics are all there are, ordered by file and position; the same
 // request gives the same ones.
 func Load(ctx context.Context, req Request) (*Project, hcl.Diagnostics) {
-	l := &loader{req: req, project: &Project{Dir: req.Dir, Sources: map[string][]byte{}}}
+	l := &loader{req: req, project: &Project{Dir: req.Dir, Sources: map[string][]byte{}}, broken: map[string]bool{}}
 	if l.req.LookupEnv == nil {
 		l.req.LookupEnv = func(string) (string, bool) { return "", false }
 	}

@@ -196,6 +196,9 @@ func (l *loader) applyOverride(t *wireTarget, o *override) {
 		l.errorf(&o.at, "Unknown --set key", "There is no key %q to set.%s", o.key, didYouMean(o.key, setKeys()))
 		return
 	}
+	if slices.Contains(t.failed, a.name) { // what it changes is not known
+		return
+	}
 	if err := a.set(t, o); err != nil {
 		l.errorf(&o.at, "Invalid value in --set", "%s of target %s: %v.", a.name, t.Name, err)
 		return

@@ -40,7 +40,7 @@ func (l *loader) parse(ctx context.Context, s *source) {
 	case isComposeName(s.name):
 		s.compose = true
 		if err := l.checkCompose(ctx, s); err != nil {
-			l.composeError([]*source{s}, err)
+			l.composeError(ctx, []*source{s}, err)
 		}
 	case strings.HasSuffix(s.name, ".json"):
 		l.accept(s, parseJSON)
@@ -86,7 +86,7 @@ func (l *loader) parseUnknown(ctx context.Context, s *source) {
 		s.file = file
 		l.diags = append(l.diags, diags...)
 	case looksLikeCompose.Match(s.text) && !errors.Is(composeErr, errNotCompose):
-		l.composeError([]*source{s}, composeErr)
+		l.composeError(ctx, []*source{s}, composeErr)
 	default:
 		l.diags = append(l.diags, diags...)
 	}

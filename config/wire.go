@@ -98,6 +98,8 @@ type wireTarget struct {
 	linked bool
 	// ownHost is set if the target itself asks for the network of the host.
 	ownHost bool
+	// failed are the attributes that are written and could not be evaluated.
+	failed []string
 }
 
 // origin is where a value was written.
@@ -248,6 +250,7 @@ func (t *wireTarget) Merge(t2 *wireTarget) {
 		}
 	}
 	t.at = t2.at
+	t.failed = unique(slices.Concat(t.failed, t2.failed))
 	if t.from == nil {
 		t.from, t.exprs = map[string]origin{}, map[string][]hcl.Expression{}
 	}

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 
 	"github.com/google/jsonschema-go/jsonschema"
 	"golang.org/x/text/language"
@@ -73,13 +74,18 @@ func (c *Compiler) Compile(url string) (*Schema, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Schema{root: root, resolved: resolved}, nil
+	return &Schema{
+		resolved: resolved,
+		explainer: explainer{root: root, resolved: make(map[*jsonschema.Schema]*jsonschema.Resolved)},
+	}, nil
 }
 
 // Schema is what documents are validated against.
 type Schema struct {
-	root     *jsonschema.Schema
 	resolved *jsonschema.Resolved
+
+	mu        sync.Mutex // of the explainer, which remembers parts of the schema
+	explainer explainer
 }
 
 // Validate returns a *ValidationError if the document is not as the schema says.
@@ -89,8 +95,9 @@ func (s *Schema) Validate(document any) error {
 	if err == nil {
 		return nil
 	}
-	e := explainer{root: s.root, resolved: make(map[*jsonschema.Schema]*jsonschema.Resolved)}
-	found := e.explain(s.root, document, nil)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found := s.explainer.explain(s.explainer.root, document, nil)
 	if len(found) == 0 {
 		found = []*ValidationError{other(nil, err.Error())}
 	}
