@@ -73,7 +73,7 @@ func isHCLName(name string) bool {
 var looksLikeCompose = regexp.MustCompile(`(?m)^(services|include|x-[a-z-]+)[ \t]*:[ \t\r]*$`)
 
 // composeEnvironment is the environment that Compose files are interpolated with:
-// that of the process, under it the file .env, over both --var.
+// that of the process, under it the file .env, over both --var-file and --var.
 func (l *loader) composeEnvironment() (composetypes.Mapping, error) {
 	env := composetypes.Mapping{}
 	if !l.envFlag("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP") {
@@ -103,6 +103,7 @@ func (l *loader) composeEnvironment() (composetypes.Mapping, error) {
 			}
 		}
 	}
+	maps.Copy(env, l.givenText())
 	maps.Copy(env, l.req.Vars)
 	return env, nil
 }

@@ -113,7 +113,7 @@ func (d *diagnosis) explain(u *unit, diags hcl.Diagnostics) {
 		}
 		clone := *diag
 		// There is no place for some errors of a variable.
-		if clone.Subject == nil || d.source(clone.Subject.Filename) == nil || clone.Subject.Empty() {
+		if clone.Subject == nil || d.project.Sources[clone.Subject.Filename] == nil || clone.Subject.Empty() {
 			clone.Subject = u.at.Ptr()
 		}
 		if m := wrongKeyword.FindStringSubmatch(clone.Detail); m != nil {

@@ -23,6 +23,9 @@ type evaluator struct {
 	meter    *meter
 	lookup   func(string) (string, bool)
 	builtins map[string]string
+	// given are the values of --var-file; flagged reports whether --var gives one.
+	given   map[string]givenValue
+	flagged func(string) bool
 
 	variables map[string]*variable
 	functions map[string]*functionDef
@@ -152,12 +155,15 @@ type evaluation struct {
 	// valueKey. What only failed because it needs something else has none.
 	failures  map[any]hcl.Diagnostics
 	mentioned map[string]bool
+	// declared are the names of all variables.
+	declared []string
 }
 
 // evaluateItems evaluates items.
 func (l *loader) evaluateItems(it *items) *evaluation {
 	e := &evaluator{
 		meter: l.meter, lookup: l.lookupVar, builtins: l.builtins(),
+		given: l.givenVars, flagged: func(name string) bool { _, ok := l.req.Vars[name]; return ok },
 		variables: map[string]*variable{}, functions: map[string]*functionDef{}, values: map[string]*expression{},
 		scope:    &hcl.EvalContext{Variables: map[string]cty.Value{}, Functions: l.meter.functions()},
 		progress: map[progressKey]bool{}, begun: map[string]bool{},
@@ -181,6 +187,7 @@ func (l *loader) evaluateItems(it *items) *evaluation {
 		e.fail(valueKey(name), e.values[name].at, "Invalid value", e.resolve(name, e.scope))
 	}
 	result.renamed = e.renamed["target"]
+	result.declared = slices.Sorted(maps.Keys(e.variables))
 	return result
 }
 

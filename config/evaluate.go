@@ -21,6 +21,7 @@ func (l *loader) evaluate() {
 		l.diagnose(e)
 	}
 	l.checkGlobals(e.mentioned)
+	l.checkGivenVars(e)
 	l.file, l.renamed, l.variables = e.file, e.renamed, e.variables
 }
 

@@ -73,6 +73,9 @@ func (e *evaluator) evaluate(name string, x *expression, v *variable, ctx *hcl.E
 	}
 	value := cty.NullVal(typ)
 	if def == nil {
+		if value, given, err := e.fromFile(name, typ, typed, value); given {
+			return value, err
+		}
 		if _, given, _ := e.override(name, false); !given {
 			if !typed {
 				value = cty.StringVal("")
@@ -90,6 +93,11 @@ func (e *evaluator) evaluate(name string, x *expression, v *variable, ctx *hcl.E
 		var err error
 		if value, err = converted(value, typ); err != nil {
 			return cty.NilVal, fmt.Errorf("the default of variable %s is no %s: %w", name, typ.FriendlyName(), err)
+		}
+	}
+	if v != nil && def != nil {
+		if value, given, err := e.fromFile(name, typ, typed, value); given {
+			return value, err
 		}
 	}
 	text, given, isJSON := e.override(name, typed)

@@ -22,7 +22,7 @@ type Request struct {
 	// Stdin is what the file "-" reads.
 	Stdin io.Reader
 	// ReadFile reads a build file; nil reads regular files of this host, up to a
-	// limit. It is never asked for anything but build files.
+	// limit. It is never asked for anything but build files and files of values.
 	ReadFile func(path string) ([]byte, error)
 	// ReadRemote reads build files from behind a URL, if the first of Targets is
 	// one; nil if there is nothing that does.
@@ -34,6 +34,9 @@ type Request struct {
 	Environ []string
 	// Vars are the values of --var.
 	Vars map[string]string
+	// VarFiles are the files of --var-file, with values for variables under those of
+	// Vars and over all others; later ones win.
+	VarFiles []string
 	// Targets are the names of targets and groups to build, globs allowed. None
 	// means "default".
 	Targets []string
@@ -109,9 +112,10 @@ type loader struct {
 	renamed map[string][]string
 	// overrides are those of req.Overrides, by target.
 	overrides map[string][]*override
-	// fileVars are the values of env-files.
-	fileVars map[string]string
-	allow    allowance
+	// fileVars are the values of env-files, givenVars those of --var-file.
+	fileVars  map[string]string
+	givenVars map[string]givenValue
+	allow     allowance
 }
 
 func (l *loader) run(ctx context.Context) {
@@ -121,8 +125,10 @@ func (l *loader) run(ctx context.Context) {
 		l.canceled(ctx)
 		return
 	}
+	l.readVarFiles()
+	before := len(l.diags)
 	l.prepare(ctx)
-	if !l.diags.HasErrors() { // of the files by themselves
+	if !l.diags[before:].HasErrors() { // of the files by themselves
 		l.compose = l.loadCompose(ctx)
 	}
 	l.meter = newMeter(l.sources)

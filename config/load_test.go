@@ -81,6 +81,8 @@ func loadScenario(t *testing.T, path string) *scenario {
 		case "var":
 			name, v, _ := strings.Cut(value, "=")
 			s.request.Vars[name] = v
+		case "var-file":
+			s.request.VarFiles = append(s.request.VarFiles, value)
 		case "env":
 			name, v, _ := strings.Cut(value, "=")
 			env[name] = v

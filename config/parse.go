@@ -26,14 +26,7 @@ var byteOrderMark = []byte("\xef\xbb\xbf")
 // parse parses the source's text into its file; the file stays nil if that is
 // not possible.
 func (l *loader) parse(ctx context.Context, s *source) {
-	s.text = bytes.TrimPrefix(s.text, byteOrderMark)
-	l.project.Sources[s.name] = s.text
-	if at := invalidUTF8(s); at != nil && s.ours {
-		l.errorf(at, "The build file is not UTF-8", "%s has a byte here that is not valid UTF-8. Save it as UTF-8.", s.name)
-		return
-	}
-	if at := tooDeep(s); at != nil {
-		l.errorf(at, "The build file is nested too deeply", "Brackets may be nested up to %d deep.", maxDepth)
+	if !l.checkText(s) {
 		return
 	}
 	switch {
@@ -49,6 +42,21 @@ func (l *loader) parse(ctx context.Context, s *source) {
 	default:
 		l.parseUnknown(ctx, s)
 	}
+}
+
+// checkText takes a file's text in, and reports whether it can be parsed.
+func (l *loader) checkText(s *source) bool {
+	s.text = bytes.TrimPrefix(s.text, byteOrderMark)
+	l.project.Sources[s.name] = s.text
+	if at := invalidUTF8(s); at != nil && s.ours {
+		l.errorf(at, "The file is not UTF-8", "%s has a byte here that is not valid UTF-8. Save it as UTF-8.", s.name)
+		return false
+	}
+	if at := tooDeep(s); at != nil {
+		l.errorf(at, "The file is nested too deeply", "Brackets may be nested up to %d deep.", maxDepth)
+		return false
+	}
+	return true
 }
 
 type parser func(*source) (*hcl.File, hcl.Diagnostics)

@@ -126,8 +126,7 @@ func Run(ctx context.Context, plan *planner.Plan, opt Options) (*Result, error) 
 	if opt.Secret == nil {
 		opt.Secret = func(config.Secret) ([]byte, error) { return nil, fs.ErrNotExist }
 	}
-	r := &run{opt: opt, plan: plan, keyer: newKeyer(opt.Hasher), nodes: make(map[*planner.Step]*node, len(plan.Steps))}
-	r.keyer.memory = opt.Memory
+	r := newRun(plan, opt)
 	start := opt.Now()
 	result := &Result{BuildID: newBuildID()}
 	opt.Sink.Emit(event.BuildStarted{ID: result.BuildID, Plan: plan, Time: start})
@@ -138,14 +137,10 @@ func Run(ctx context.Context, plan *planner.Plan, opt Options) (*Result, error) 
 	return result, err
 }
 
-func newBuildID() string {
-	var b [8]byte
-	_, _ = rand.Read(b[:])
-	return hex.EncodeToString(b[:])
-}
-
-func (r *run) run(ctx context.Context, result *Result) error {
-	for _, s := range r.plan.Steps {
+func newRun(plan *planner.Plan, opt Options) *run {
+	r := &run{opt: opt, plan: plan, keyer: newKeyer(opt.Hasher), nodes: make(map[*planner.Step]*node, len(plan.Steps))}
+	r.keyer.memory = opt.Memory
+	for _, s := range plan.Steps {
 		n := &node{step: s}
 		if _, partial := taken(s); slices.Contains(partial, true) {
 			n.partial = partial
@@ -153,6 +148,16 @@ func (r *run) run(ctx context.Context, result *Result) error {
 		r.nodes[s] = n
 		r.order = append(r.order, n)
 	}
+	return r
+}
+
+func newBuildID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+func (r *run) run(ctx context.Context, result *Result) error {
 	begin := r.opt.Now()
 	r.id, r.begin = result.BuildID, begin
 	r.importCaches(ctx)

@@ -64,7 +64,7 @@ func (a *app) run(args []string) error {
 	}
 	verb, err := parser.Parse(terraformFlags(args))
 	if err != nil {
-		return usage(fmt.Errorf("%w\nTry 'zbuild --help'", err))
+		return usage(fmt.Errorf("%w\nTry 'zbuild --help'", commandLineError(err, parser, args)))
 	}
 	a.engine = c.Engine
 	a.jsonDiagnostics = c.Diagnostics == "json" || slices.ContainsFunc(verb.Flags(), func(f *kong.Flag) bool {
@@ -75,21 +75,21 @@ func (a *app) run(args []string) error {
 	return verb.Run(a)
 }
 
-// terraformFlags are the arguments, with the flags of verbs that people know from
-// terraform in the form that they are used to (-check) taken, too.
+// terraformFlags are the arguments, with the flags that people know from terraform in
+// the form that they are used to (-check) taken, too.
 func terraformFlags(args []string) []string {
-	if len(args) == 0 || args[0] != "fmt" && args[0] != "validate" {
-		return args
+	known := []string{"-var", "-var-file"}
+	if len(args) > 0 && (args[0] == "fmt" || args[0] == "validate") {
+		known = append(known, "-check", "-diff", "-recursive", "-json", "-write", "-list")
 	}
 	args = slices.Clone(args)
 	for i, arg := range args {
-		name, value, hasValue := strings.Cut(arg, "=")
-		switch name {
-		case "-check", "-diff", "-recursive", "-json", "-write", "-list":
-			args[i] = "-" + name
-			if hasValue {
-				args[i] += "=" + value
-			}
+		if arg == "--" {
+			break
+		}
+		name, _, _ := strings.Cut(arg, "=")
+		if slices.Contains(known, name) {
+			args[i] = "-" + arg
 		}
 	}
 	return args
@@ -137,6 +137,7 @@ func (a *app) session(p projectFlags, targets, overrides []string, sink event.Si
 			Environ:       os.Environ(),
 			Version:       cmp.Or(version, "devel"),
 			Vars:          vars,
+			VarFiles:      p.VarFiles,
 			Targets:       targets,
 			Overrides:     overrides,
 			Allow:         p.Allow,
@@ -206,8 +207,9 @@ func (a *app) showDiagnostics(sources map[string][]byte, diags hcl.Diagnostics) 
 // ended gives the error that a generation ended with before it was run, if any.
 func (a *app) ended(g *session.Generation) error {
 	var engine *session.EngineError
+	var exit *exitError
 	switch {
-	case errors.Is(g.Err, errInterrupted):
+	case errors.Is(g.Err, errInterrupted), errors.As(g.Err, &exit):
 		return g.Err
 	case errors.As(g.Err, &engine):
 		return fmt.Errorf("%w\n'zbuild doctor' says more", engine)

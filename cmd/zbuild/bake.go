@@ -25,6 +25,7 @@ type bakeCmd struct {
 	Report  reportFlags  `embed:""`
 
 	Print      bool     `help:"Print the evaluated targets as JSON and build nothing."`
+	DryRun     bool     `help:"Say which steps would run and what would leave, and build nothing."`
 	List       string   `placeholder:"WHAT" help:"List targets or variables and build nothing; type=targets,format=json as JSON."`
 	Push       bool     `help:"Push to the registries that the tags name, after all targets have succeeded. Short for --set=*.push=true."`
 	Load       bool     `help:"Accepted for bake's sake: images are always in the local store."`
@@ -45,6 +46,8 @@ type bakeCmd struct {
 	KeepGoing    bool     `short:"k" help:"After a failure go on with what does not depend on it. What succeeds is tagged; nothing is pushed."`
 	Explain      bool     `help:"Say of every step that ran why it was not taken from the cache: what changed, against the last run."`
 	MetadataFile string   `placeholder:"FILE" help:"Write the digests and names of the images to a JSON file."`
+	IIDFile      string   `name:"iidfile" placeholder:"FILE" help:"Write the ID of the one image that is built to a file."`
+	Layers       *bool    `hidden:"" negatable:"" help:"Accepted for buildah's sake: steps are always kept."`
 
 	// order is the order of the flags --set, --push and --load.
 	order []string
@@ -62,6 +65,19 @@ func (c *bakeCmd) Validate() error {
 	// Not an enum: the variable may be set to nothing, which is no mistake.
 	if modes := render.Modes(); c.Progress != "" && !slices.Contains(modes, c.Progress) {
 		return fmt.Errorf("--progress=%s does not exist; there are %s", c.Progress, strings.Join(modes, ", "))
+	}
+	if c.Layers != nil && !*c.Layers {
+		return errors.New("--layers=false does not exist: steps are always kept. --no-cache takes nothing of what is kept")
+	}
+	for _, other := range []struct {
+		flag string
+		set  bool
+	}{
+		{"--print", c.Print}, {"--list", c.List != "" || c.ListTargets || c.ListVariables}, {"--check", c.Check}, {"--call", c.Call != ""}, {"--dry-run", c.DryRun},
+	} {
+		if c.IIDFile != "" && other.set {
+			return fmt.Errorf("--iidfile and %s exclude each other: no image is built", other.flag)
+		}
 	}
 	return nil
 }
@@ -173,6 +189,8 @@ func (c *bakeCmd) Run(a *app) error {
 		return c.print(a, overrides)
 	case call != nil:
 		return c.call(a, overrides, call)
+	case c.DryRun:
+		return c.dryRun(a, overrides)
 	}
 	opt, err := a.session(c.Project, c.Targets, overrides, nil)
 	if err != nil {
@@ -181,6 +199,9 @@ func (c *bakeCmd) Run(a *app) error {
 	opt.Jobs, opt.KeepGoing = c.Jobs.Steps, c.KeepGoing || c.Jobs.KeepGoing
 	if c.MetadataFile != "" {
 		opt.Provenance = metadataProvenance(os.LookupEnv)
+	}
+	if c.IIDFile != "" {
+		opt.Accept = oneImage
 	}
 	if err := enterNamespace(); err != nil {
 		return err
@@ -285,6 +306,9 @@ func (c *bakeCmd) report(a *app, g *session.Generation, mode render.Mode) error 
 			return err
 		}
 		return &exitError{code: exitFailed}
+	}
+	if c.IIDFile != "" {
+		return writeImageID(c.IIDFile, g.Result)
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 
 // completionCmd prints a shell's completion code.
 type completionCmd struct {
-	Shell string `arg:"" enum:"bash,zsh,fish" placeholder:"SHELL" help:"bash, zsh or fish."`
+	Shell string `arg:"" enum:"bash,zsh,fish,pwsh,powershell" placeholder:"SHELL" help:"bash, zsh, fish or pwsh (also called powershell)."`
 }
 
 // Help is shown by 'zbuild completion --help'.
@@ -24,7 +24,8 @@ func (completionCmd) Help() string {
 
   bash  echo 'source <(zbuild completion bash)' >> ~/.bashrc
   zsh   echo 'source <(zbuild completion zsh)' >> ~/.zshrc
-  fish  zbuild completion fish > ~/.config/fish/completions/zbuild.fish`
+  fish  zbuild completion fish > ~/.config/fish/completions/zbuild.fish
+  pwsh  Add-Content $PROFILE 'zbuild completion pwsh | Out-String | Invoke-Expression'`
 }
 
 // completionCode is what each shell needs to have 'zbuild' complete itself: the
@@ -40,7 +41,26 @@ var completionCode = map[string]string{
 end
 complete -f -c zbuild -a "(__complete_zbuild)"
 `,
+	"pwsh":       pwshCode,
+	"powershell": pwshCode,
 }
+
+// pwshCode is PowerShell's. What it has of the line ends with its last word; spaces
+// after that, up to the cursor, are what says that a new word begins.
+const pwshCode = `Register-ArgumentCompleter -Native -CommandName zbuild -ScriptBlock {
+    param($word, $ast, $cursor)
+    $length = $cursor - $ast.Extent.StartOffset
+    $before = $env:COMP_LINE
+    $env:COMP_LINE = $ast.ToString().PadRight($length).Substring(0, $length)
+    try {
+        zbuild | ForEach-Object {
+            [System.Management.Automation.CompletionResult]::new($_, $_, 'ParameterValue', $_)
+        }
+    } finally {
+        $env:COMP_LINE = $before
+    }
+}
+`
 
 // Run prints.
 func (c *completionCmd) Run(a *app) error {

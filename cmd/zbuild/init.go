@@ -70,7 +70,11 @@ func (c *initCmd) Run(a *app) error {
 		path = filepath.Join(a.dir, path)
 	}
 	if err := atomicwriter.WriteFile(path, text, 0o644); err != nil {
-		return usage(err)
+		var file *fs.PathError // a temporary one, which nobody asked for
+		if errors.As(err, &file) {
+			err = file.Err
+		}
+		return usage(fmt.Errorf("cannot write %s: %w. Write it elsewhere with --output, or to standard output with --output -", c.Output, err))
 	}
 	for _, name := range bakeFiles {
 		if _, err := os.Stat(filepath.Join(a.dir, name)); err == nil && from != name {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -114,6 +115,10 @@ func WriteFile(name string, write func(io.Writer) error) error {
 	f, named, err := createUnnamed(dir, prefix)
 	if err != nil {
 		if f, err = os.CreateTemp(dir, prefix); err != nil {
+			var file *fs.PathError // nobody asked for that one
+			if errors.As(err, &file) {
+				file.Path = name
+			}
 			return err
 		}
 		temp := f.Name()

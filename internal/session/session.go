@@ -65,6 +65,9 @@ type Options struct {
 	Bucket func(context.Context, s3cache.Options) (*s3cache.Cache, error)
 	// Stdout is what an output's destination "-" stands for; nil if there is none.
 	Stdout io.Writer
+	// Accept is asked about the project before anything is planned and run; its error
+	// ends the generation. Nil accepts all.
+	Accept func(*config.Project) error
 	// Sink receives what happens; nil if nobody wants to know.
 	Sink event.Sink
 	// Now is the clock; nil means the machine's.
@@ -103,10 +106,12 @@ func (discard) Emit(event.Event) {}
 // Phase is how far a generation goes.
 type Phase int
 
-// The phases, each after the one before.
+// The phases, each after the one before; but what Look finds out is not done again by
+// Run.
 const (
 	Load Phase = iota // evaluate the build files
 	Plan              // and make the graph of steps
+	Look              // and find out which of them would run
 	Run               // and execute it
 )
 
@@ -115,9 +120,10 @@ type Generation struct {
 	// Number counts the generations of the session, from 1.
 	Number int
 	// Project is never nil. Plan is nil if the generation was not planned, Result
-	// if it was not run.
+	// if it was not run, Preview if it did not end with Look.
 	Project *config.Project
 	Plan    *planner.Plan
+	Preview *runner.Preview
 	Result  *runner.Result
 	// Diagnostics are those of loading and planning, warnings too.
 	Diagnostics hcl.Diagnostics
@@ -171,11 +177,20 @@ func (s *Session) Generate(ctx context.Context, last Phase) *Generation {
 	if s.ended(ctx, g) || last == Load || len(g.Project.Built().Targets) == 0 && len(g.Project.Targets) > 0 {
 		return g
 	}
+	if s.opt.Accept != nil {
+		if g.Err = s.opt.Accept(g.Project); g.Err != nil {
+			return g
+		}
+	}
 	if last == Run {
 		defer s.indexEarly()()
 	}
 	s.plan(ctx, g)
 	if s.ended(ctx, g) || last == Plan {
+		return g
+	}
+	if last == Look {
+		s.look(ctx, g)
 		return g
 	}
 	s.run(ctx, g)
@@ -348,6 +363,25 @@ func (s *Session) saveIndex() {
 	if !s.kept {
 		s.index = nil
 	}
+}
+
+// look finds out what running would do.
+func (s *Session) look(ctx context.Context, g *Generation) {
+	hasher, err := s.hasher(ctx)
+	if err != nil {
+		g.Err = err
+		return
+	}
+	engine, err := s.images.engine(ctx)
+	if err != nil {
+		g.Err = err
+		return
+	}
+	g.Preview, g.Err = runner.Look(ctx, g.Plan, runner.Options{
+		Engine: engine, Cache: runner.NewDirCache(filepath.Join(engine.StateDir(), "cache")), Hasher: hasher,
+		Sink: s.opt.Sink, Now: s.opt.Now, Bucket: s.opt.Bucket,
+	})
+	s.saveIndex()
 }
 
 func (s *Session) run(ctx context.Context, g *Generation) {
