@@ -67,11 +67,12 @@ func (r *resolver) outputs(t *wireTarget) []Output {
 			}
 		}
 		r.checkDestination(t, at, e, kind, o.Dest, &stdout)
+		r.artifactDefault(&o)
 		outputs = append(outputs, o)
 		r.checkOutput(t, at, o)
 	}
 	if len(outputs) == 0 {
-		outputs = []Output{{Type: exporter.Image, Attrs: annotations}}
+		outputs = r.defaultOutputs(annotations)
 	}
 	return outputs
 }

@@ -81,6 +81,10 @@ func (l *loader) parseUnknown(ctx context.Context, s *source) {
 		return
 	}
 	file, diags := parseHCL(s)
+	if diags.HasErrors() && looksLikeDockerfile.Match(s.text) {
+		l.errorf(lineRange(s, 1), "Not a build file", "%s looks like a Dockerfile. Name the file that says what to build of it with --file, or have 'zbuild init' write one.", s.name)
+		return
+	}
 	if diags.HasErrors() {
 		var jsonDiags hcl.Diagnostics
 		if file, jsonDiags = parseJSON(s); !jsonDiags.HasErrors() {
@@ -99,6 +103,9 @@ func (l *loader) parseUnknown(ctx context.Context, s *source) {
 		l.diags = append(l.diags, diags...)
 	}
 }
+
+// looksLikeDockerfile matches comments, arguments and a base image.
+var looksLikeDockerfile = regexp.MustCompile(`(?i)\A(?:[ \t]*(?:#[^\n]*|ARG[ \t][^\n]*)?\r?\n)*[ \t]*FROM[ \t]+[^\s={]`)
 
 var errNotCompose = errors.New("not a Compose file")
 

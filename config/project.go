@@ -183,6 +183,9 @@ type Context struct {
 	// Value is an absolute, clean path for ContextDir, the target's name for
 	// ContextTarget, a reference for ContextImage, else a URL.
 	Value string
+	// Subdir is the directory of an archive (ContextHTTP) that is meant; empty for all
+	// of it.
+	Subdir string `json:",omitempty"`
 	// Raw is what was written.
 	Raw string
 }

@@ -125,11 +125,11 @@ func (l *loader) inRemote() bool { return l.remote != nil && l.remote.kind != Re
 // remoteMain is the main context that is meant by what is written, in a remote
 // definition: shown is how bake prints it. It is not ok for what means the same
 // everywhere.
-func (r *resolver) remoteMain(written string, at *hcl.Range) (c Context, shown string, ok bool) {
+func (r *resolver) remoteMain(written string) (c Context, shown string, ok bool) {
 	if !r.inRemote() || strings.HasPrefix(written, cwdPrefix) || urlutil.IsRemoteURL(written) {
 		return Context{}, "", false
 	}
-	c, shown = r.remoteContext(path.Clean(written), at)
+	c, shown = r.remoteContext(path.Clean(written))
 	return c, shown, true
 }
 
@@ -138,18 +138,18 @@ func (r *resolver) remoteNamed(written string, at *hcl.Range) (c Context, ok boo
 	if !r.inRemote() || !isPath(written) {
 		return Context{}, false
 	}
-	c, _ = r.remoteContext(written, at)
+	if r.remote.kind == RemoteArchive && !r.req.EvaluateOnly {
+		r.errorf(at, "A directory of an archive is not available as a named context yet",
+			"The build files come from an archive. This release can have its directory %q as the main context, but not as a named one: copy from the main context instead, or take the build files from a git repository.", written)
+	}
+	c, _ = r.remoteContext(written)
 	return c, true
 }
 
-func (r *resolver) remoteContext(dir string, at *hcl.Range) (c Context, shown string) {
+func (r *resolver) remoteContext(dir string) (c Context, shown string) {
 	if r.remote.kind == RemoteArchive {
-		if path.Clean(dir) != "." && !r.req.EvaluateOnly {
-			r.errorf(at, "A directory of an archive is not available as a context yet",
-				"The build files come from an archive. This release can build from all of it, but not from its directory %q alone.", dir)
-		}
 		// bake has no URL for what it unpacked, and so it prints none.
-		return Context{Kind: ContextHTTP, Value: r.remote.url, Raw: dir}, ""
+		return Context{Kind: ContextHTTP, Value: r.remote.url, Subdir: strings.TrimPrefix(path.Clean("/"+dir), "/"), Raw: dir}, ""
 	}
 	address := withSubdir(r.remote.url, dir)
 	return Context{Kind: ContextGit, Value: address, Raw: dir}, address

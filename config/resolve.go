@@ -408,9 +408,11 @@ func (r *resolver) needGroup(out *printed, t *wireTarget, name string, visited m
 	}
 }
 
+const envEpoch = "SOURCE_DATE_EPOCH"
+
 // addEpoch hands the environment's SOURCE_DATE_EPOCH to every target.
 func (l *loader) addEpoch(targets map[string]*wireTarget) {
-	const name = "SOURCE_DATE_EPOCH"
+	const name = envEpoch
 	value := l.env(name)
 	if value == "" {
 		return

@@ -138,7 +138,7 @@ func (r *resolver) contexts(t *wireTarget, b *Target) {
 	b.Context = r.context(*t.Context, base)
 	main := cleanContext(r.shown(*t.Context, base))
 	r.checkRemoteDockerfile(t, *t.Context)
-	if c, shown, ok := r.remoteMain(r.shown(*t.Context, base), t.where("context")); ok {
+	if c, shown, ok := r.remoteMain(r.shown(*t.Context, base)); ok {
 		b.Context, main = c, shown
 	}
 	switch {
@@ -200,7 +200,7 @@ func (r *resolver) dockerfile(t *wireTarget, c Context) string {
 	case c.Kind == ContextDir:
 		p = joinPath(c.Value, filepath.FromSlash(written))
 	default:
-		return path.Clean(written)
+		return path.Join(c.Subdir, path.Clean(written))
 	}
 	inContext := c.Kind == ContextDir && within(withoutLinks(p), withoutLinks(c.Value))
 	if t.DockerfileInline == nil && !inContext {

@@ -158,6 +158,9 @@ func (r *run) gateway(opts map[string]string) (*gateway, error) {
 		fallthrough
 	default:
 		g.opts[mainContext] = u.cfg.Context.Value
+		if dir := u.cfg.Context.Subdir; dir != "" {
+			g.opts["contextsubdir"] = dir
+		}
 	}
 	if attrs, ok := u.sbomAttrs(); ok {
 		g.opts["attest:sbom"] = sbomOpt(attrs)

@@ -203,6 +203,9 @@ func (c *bakeCmd) Run(a *app) error {
 	if c.IIDFile != "" {
 		opt.Accept = oneImage
 	}
+	if c.Builder != "" {
+		fmt.Fprintf(a.stderr, "zbuild: --builder=%s is ignored: it names a builder for buildx, and zbuild builds in its own process\n", c.Builder)
+	}
 	if err := enterNamespace(); err != nil {
 		return err
 	}
