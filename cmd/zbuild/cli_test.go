@@ -178,7 +178,7 @@ func TestUsageErrors(t *testing.T) {
 		"--jobs=many":                   "--jobs",
 		"--push=perhaps":                "--push",
 		"--file":                        "--file",
-		"graph --format svg":            "--format must be one of",
+		"graph --format svg":            "dot -Tsvg > graph.svg",
 		"graph --push":                  "unknown flag --push",
 		"version now":                   "unexpected argument now",
 		"--push graph":                  `--push applies to the default command "bake"`,
