@@ -73,7 +73,8 @@ func isHCLName(name string) bool {
 var looksLikeCompose = regexp.MustCompile(`(?m)^(services|include|x-[a-z-]+)[ \t]*:[ \t\r]*$`)
 
 // composeEnvironment is the environment that Compose files are interpolated with:
-// that of the process, under it the file .env, over both --var-file and --var.
+// that of the process, under it the project's file .env, over both --var-file and
+// --var.
 func (l *loader) composeEnvironment() (composetypes.Mapping, error) {
 	env := composetypes.Mapping{}
 	if !l.envFlag("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP") {
@@ -82,7 +83,7 @@ func (l *loader) composeEnvironment() (composetypes.Mapping, error) {
 			env[name] = value
 		}
 	}
-	path := l.abs(".env")
+	path := joinPath(l.project.Dir, ".env")
 	l.project.Files = append(l.project.Files, path)
 	text, err := readRegular(path)
 	switch {
@@ -118,8 +119,27 @@ func (l *loader) checkCompose(ctx context.Context, s *source) error {
 	if err != nil {
 		return err
 	}
-	_, err = l.readCompose(ctx, []composetypes.ConfigFile{{Content: s.text}}, env, skipConsistency)
+	_, err = l.readCompose(ctx, composeDetails(s, composetypes.ConfigFile{Content: s.text}, env), skipConsistency)
 	return err
+}
+
+// composeDir is where the paths of other files start that a Compose file names.
+func (l *loader) composeDir(s *source) string {
+	if s.included {
+		return s.base
+	}
+	return l.req.Dir
+}
+
+// composeDetails are a file for compose-go to read. It looks for the files that one
+// names in the working directory, as with bake; for those of a file that another one
+// includes, in its own.
+func composeDetails(s *source, file composetypes.ConfigFile, env composetypes.Mapping) composetypes.ConfigDetails {
+	details := composetypes.ConfigDetails{ConfigFiles: []composetypes.ConfigFile{file}, Environment: env}
+	if s.included {
+		details.WorkingDir = s.base
+	}
+	return details
 }
 
 // skipConsistency leaves out what only all files together have to be.
@@ -188,8 +208,10 @@ func (l *loader) loadCompose(ctx context.Context) *composeFile {
 	env, err := l.composeEnvironment()
 	var project *composetypes.Project
 	if err == nil {
-		project, err = l.readCompose(ctx, files, env, func(o *composeloader.Options) {
-			o.Listeners = append(o.Listeners, l.noteComposeFiles)
+		details := composeDetails(sources[0], files[0], env)
+		details.ConfigFiles = files
+		project, err = l.readCompose(ctx, details, func(o *composeloader.Options) {
+			o.Listeners = append(o.Listeners, l.noteComposeFiles(l.composeDir(sources[0])))
 		})
 	}
 	if err != nil {
@@ -199,17 +221,20 @@ func (l *loader) loadCompose(ctx context.Context) *composeFile {
 	return l.composeTargets(ctx, project, sources)
 }
 
-// noteComposeFiles notes which other files a Compose file names.
-func (l *loader) noteComposeFiles(event string, metadata map[string]any) {
-	switch event {
-	case "extends":
-		if file, ok := metadata["file"].(string); ok {
-			l.project.Files = append(l.project.Files, l.abs(file))
-		}
-	case "include":
-		paths, _ := metadata["path"].(composetypes.StringList)
-		for _, file := range paths {
-			l.project.Files = append(l.project.Files, l.abs(file))
+// noteComposeFiles notes which other files a Compose file names; their paths start
+// from dir.
+func (l *loader) noteComposeFiles(dir string) composeloader.Listener {
+	return func(event string, metadata map[string]any) {
+		switch event {
+		case "extends":
+			if file, ok := metadata["file"].(string); ok {
+				l.project.Files = append(l.project.Files, joinPath(dir, file))
+			}
+		case "include":
+			paths, _ := metadata["path"].(composetypes.StringList)
+			for _, file := range paths {
+				l.project.Files = append(l.project.Files, joinPath(dir, file))
+			}
 		}
 	}
 }
@@ -217,13 +242,13 @@ func (l *loader) noteComposeFiles(event string, metadata map[string]any) {
 // readCompose reads Compose files as one project. What has nothing to do with
 // building is not looked at any further than compose-go's reading needs: bake
 // takes files that Compose itself would refuse for it.
-func (l *loader) readCompose(ctx context.Context, files []composetypes.ConfigFile, env composetypes.Mapping, options ...func(*composeloader.Options)) (project *composetypes.Project, err error) {
+func (l *loader) readCompose(ctx context.Context, details composetypes.ConfigDetails, options ...func(*composeloader.Options)) (project *composetypes.Project, err error) {
 	defer func() {
 		if r := recover(); r != nil { // compose-go takes some shapes for granted
 			err = wrongKind(fmt.Sprint(r))
 		}
 	}()
-	details := composetypes.ConfigDetails{ConfigFiles: files, Environment: env}
+	env := details.Environment
 	model, err := composeloader.LoadModelWithContext(ctx, details, append([]func(*composeloader.Options){func(o *composeloader.Options) {
 		name := "bake"
 		if v := env[consts.ComposeProjectName]; v != "" {

@@ -82,7 +82,7 @@ func (l *loader) wrongExtension(e extension) string {
 	}
 	document, where := e.source.yaml(), "this file"
 	if e.file != "" {
-		text, err := readRegular(l.abs(e.file))
+		text, err := readRegular(joinPath(l.composeDir(e.source), e.file))
 		if err != nil {
 			return fmt.Sprintf("a service of %s: %s", e.file, strings.TrimSuffix(readProblem(err), "."))
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -26,6 +27,7 @@ func (l *loader) composeTargets(ctx context.Context, project *composetypes.Proje
 		return file
 	}
 	group := &wireGroup{Name: "default"}
+	absolute := absolutePaths(sources)
 	for _, name := range slices.Sorted(maps.Keys(project.Services)) {
 		service := project.Services[name]
 		for _, env := range service.EnvFiles {
@@ -34,7 +36,7 @@ func (l *loader) composeTargets(ctx context.Context, project *composetypes.Proje
 		if service.Build == nil {
 			continue
 		}
-		c := &composeService{project: project, service: service, build: service.Build, sources: sources}
+		c := &composeService{project: project, service: service, build: service.Build, sources: sources, absolute: absolute}
 		at := c.where()
 		targetName := strings.ReplaceAll(service.Name, ".", "_")
 		if validateName(targetName) != nil {
@@ -79,6 +81,8 @@ type composeService struct {
 	service composetypes.ServiceConfig
 	build   *composetypes.BuildConfig
 	sources []*source
+	// absolute are paths that are written so; nil if none have to be made relative.
+	absolute map[string]bool
 }
 
 // where is where the key of the service's build is written, or the service, or
@@ -138,7 +142,7 @@ func (c *composeService) target(name string) (*wireTarget, error) {
 	b := c.build
 	t := &wireTarget{
 		Name:             name,
-		Context:          given(b.Context),
+		Context:          given(c.relative(b.Context)),
 		Dockerfile:       given(b.Dockerfile),
 		DockerfileInline: given(b.DockerfileInline),
 		Contexts:         composeContexts(b.AdditionalContexts),
@@ -149,6 +153,9 @@ func (c *composeService) target(name string) (*wireTarget, error) {
 		Target:           given(b.Target),
 		Network:          given(b.Network),
 		Platforms:        b.Platforms,
+	}
+	for name, value := range t.Contexts {
+		t.Contexts[name] = c.relative(value)
 	}
 	for key, value := range b.Labels {
 		t.Labels[key] = &value
@@ -169,7 +176,7 @@ func (c *composeService) target(name string) (*wireTarget, error) {
 	for _, key := range b.SSH {
 		ssh := &buildflags.SSH{ID: key.ID}
 		if key.Path != "" {
-			ssh.Paths = []string{key.Path}
+			ssh.Paths = []string{c.relative(key.Path)}
 		}
 		t.SSH = append(t.SSH, ssh)
 	}
@@ -183,6 +190,35 @@ func (c *composeService) target(name string) (*wireTarget, error) {
 		t.Tags = []string{c.service.Image}
 	}
 	return t, nil
+}
+
+// relative is a path as it is written: of a file that another one includes compose-go
+// makes paths absolute.
+func (c *composeService) relative(p string) string {
+	if c.absolute == nil || !filepath.IsAbs(p) || c.absolute[p] {
+		return p
+	}
+	if rel, err := filepath.Rel(c.sources[0].base, p); err == nil {
+		return rel
+	}
+	return p
+}
+
+// absolutePaths are those that are written in files of which the first is included;
+// nil if it is not.
+func absolutePaths(sources []*source) map[string]bool {
+	if !sources[0].included {
+		return nil
+	}
+	all := map[string]bool{}
+	for _, s := range sources {
+		for node := range nodes(s.yaml()) {
+			if node.Kind == yaml.ScalarNode && filepath.IsAbs(node.Value) {
+				all[node.Value] = true
+			}
+		}
+	}
+	return all
 }
 
 // given is nil for what a Compose file does not say.
@@ -233,7 +269,7 @@ func (c *composeService) secrets(t *wireTarget) error {
 		if declared.External {
 			return fmt.Errorf("the secret %q is external: bake cannot get at its value", s.Source)
 		}
-		t.Secrets = append(t.Secrets, &buildflags.Secret{ID: s.Source, FilePath: declared.File, Env: declared.Environment})
+		t.Secrets = append(t.Secrets, &buildflags.Secret{ID: s.Source, FilePath: c.relative(declared.File), Env: declared.Environment})
 	}
 	return nil
 }

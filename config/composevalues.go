@@ -221,7 +221,7 @@ func isCustom(node *yaml.Node) bool {
 
 // usable is the error of a Compose file in which values stand alone.
 func (c *composeSearch) usable(file map[string]any) error {
-	project, err := c.readCompose(c.ctx, []composetypes.ConfigFile{{Content: []byte("{}"), Config: file}}, c.env, skipConsistency)
+	project, err := c.readCompose(c.ctx, composeDetails(c.source, composetypes.ConfigFile{Content: []byte("{}"), Config: file}, c.env), skipConsistency)
 	if err != nil {
 		return err
 	}

@@ -116,6 +116,10 @@ func (p *preparation) constants(attr *hcl.Attribute) []entry {
 
 // include reads a file that a source includes. Its paths are relative to it.
 func (p *preparation) include(ctx context.Context, s *source, chain []*source, e entry) {
+	if e.text == "-" || strings.Contains(e.text, "://") {
+		p.errorf(&e.at, "Cannot read the included file", "%s: only files of this machine can be included, by their paths relative to this file.", redact(e.text))
+		return
+	}
 	path := joinPath(s.base, filepath.FromSlash(e.text))
 	for i, c := range chain {
 		if c.path != path {
@@ -140,7 +144,11 @@ func (p *preparation) include(ctx context.Context, s *source, chain []*source, e
 		name = rel
 	}
 	other, err := p.open(name, path)
-	if err != nil {
+	switch {
+	case err != nil && isMissing(err) && strings.ContainsAny(e.text, "*?["):
+		p.errorf(&e.at, "Cannot read the included file", "%s: there is no such file. Patterns are not expanded: name each file.", name)
+		return
+	case err != nil:
 		p.errorf(&e.at, "Cannot read the included file", "%s: %s", name, readProblem(err))
 		return
 	}
