@@ -263,7 +263,7 @@ func (l *loader) readCompose(ctx context.Context, details composetypes.ConfigDet
 	}
 	building := buildPart(model)
 	if len(building) == 0 {
-		return nil, errors.New("empty compose file")
+		return nil, errors.New(noServices)
 	}
 	if err := schema.Validate(building); err != nil {
 		return nil, err
@@ -279,6 +279,9 @@ func (l *loader) readCompose(ctx context.Context, details composetypes.ConfigDet
 	}
 	return project, err
 }
+
+// noServices is what bake says of a file that has none.
+const noServices = "empty compose file"
 
 // noBuild is what compose-go says of a service that cannot come from anywhere.
 const noBuild = "has neither an image nor a build context specified"

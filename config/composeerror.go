@@ -2,6 +2,7 @@ package config
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"regexp"
@@ -29,7 +30,7 @@ type composeProblem struct {
 // composeError reports why Compose files cannot be read.
 func (l *loader) composeError(ctx context.Context, sources []*source, err error) {
 	l.hidden = true
-	l.reportCompose(l.composeProblems(ctx, sources, composeText(err)))
+	l.reportCompose(l.composeProblems(ctx, sources, err))
 }
 
 func (l *loader) reportCompose(problems []composeProblem) {
@@ -43,7 +44,8 @@ func (l *loader) reportCompose(problems []composeProblem) {
 
 // composeProblems are what compose-go speaks of, and what it would have spoken of
 // next.
-func (l *loader) composeProblems(ctx context.Context, sources []*source, text string) []composeProblem {
+func (l *loader) composeProblems(ctx context.Context, sources []*source, err error) []composeProblem {
+	text := composeText(err)
 	if doubledKey.MatchString(text) {
 		if all := doubledKeys(sources); len(all) > 0 {
 			return all
@@ -56,6 +58,9 @@ func (l *loader) composeProblems(ctx context.Context, sources []*source, text st
 		return all
 	}
 	all = append(all, l.wrongValues(ctx, sources)...)
+	if kind := wrongKind(""); errors.As(err, &kind) && len(all) > 0 {
+		return all // it is one of these
+	}
 	for _, text := range composeTexts(sources, text) {
 		problems := unknownKeys(sources, text)
 		if len(problems) == 0 {

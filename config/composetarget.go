@@ -45,7 +45,7 @@ func (l *loader) composeTargets(ctx context.Context, project *composetypes.Proje
 		}
 		t, err := c.target(targetName)
 		if err != nil {
-			wrong = append(wrong, composeProblem{at: at, text: (&buildError{service.Name, err}).Error(), path: "services." + service.Name + "."})
+			wrong = append(wrong, composeProblem{at: c.where(err.key), text: err.Error(), path: "services." + service.Name + "."})
 			l.broken[targetName] = true
 			continue
 		}
@@ -138,7 +138,7 @@ func (c *composeService) notePlaces(t *wireTarget) {
 }
 
 // target is what the service's build comes to.
-func (c *composeService) target(name string) (*wireTarget, error) {
+func (c *composeService) target(name string) (*wireTarget, *buildError) {
 	b := c.build
 	t := &wireTarget{
 		Name:             name,
@@ -181,9 +181,12 @@ func (c *composeService) target(name string) (*wireTarget, error) {
 		t.SSH = append(t.SSH, ssh)
 	}
 	slices.SortFunc(t.SSH, (*buildflags.SSH).Less)
-	for _, step := range []func(*wireTarget) error{c.ulimits, c.secrets, c.caches, c.attests, c.extension} {
-		if err := step(t); err != nil {
-			return nil, err
+	for _, field := range []struct {
+		key string
+		add func(*wireTarget) error
+	}{{"ulimits", c.ulimits}, {"secrets", c.secrets}, {"cache_from", c.caches}, {"provenance", c.attests}, {"x-bake", c.extension}} {
+		if err := field.add(t); err != nil {
+			return nil, &buildError{name: c.service.Name, key: field.key, err: err}
 		}
 	}
 	if len(t.Tags) == 0 && c.service.Image != "" {

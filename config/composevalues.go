@@ -132,7 +132,7 @@ func (c *composeSearch) try(v composeValue) bool {
 	}
 	inside := false
 	for i, e := range elements(node) {
-		if v.depth == 0 {
+		if v.depth == 0 || c.usable(v.file(empty(node))) != nil { // it is no list, or no mapping, that is needed
 			break
 		}
 		e.depth, e.path = v.depth-1, v.path+"."+strconv.Itoa(i)
@@ -214,6 +214,14 @@ func composeFields(path string) (names []string) {
 	return names
 }
 
+// empty is a list or mapping, as the node is one, without elements.
+func empty(node *yaml.Node) any {
+	if node.Kind == yaml.SequenceNode {
+		return []any{}
+	}
+	return map[string]any{}
+}
+
 // isCustom reports whether a value has a tag of Compose's own, such as !reset.
 func isCustom(node *yaml.Node) bool {
 	return strings.HasPrefix(node.Tag, "!") && !strings.HasPrefix(node.Tag, "!!")
@@ -229,7 +237,7 @@ func (c *composeSearch) usable(file map[string]any) error {
 		if service := project.Services[name]; service.Build != nil {
 			s := &composeService{project: project, service: service, build: service.Build}
 			if _, err := s.target(name); err != nil {
-				return &buildError{name: name, err: err}
+				return err
 			}
 		}
 	}
@@ -239,6 +247,7 @@ func (c *composeSearch) usable(file map[string]any) error {
 // buildError is an error of what a service's build becomes.
 type buildError struct {
 	name string // of the service
+	key  string // of the field of its build
 	err  error
 }
 
@@ -269,6 +278,9 @@ func composeText(err error) string {
 	text := strings.TrimSpace(err.Error())
 	text = strings.TrimPrefix(strings.TrimPrefix(text, "validating : "), "failed to parse : ")
 	text = decoding.ReplaceAllString(text, "services.$1.$2: ")
+	if text == noServices {
+		return `there are no services in the file. They stand below the key "services"`
+	}
 	text = strings.ReplaceAll(text, " must be a array", " must be a list")
 	text = strings.ReplaceAll(text, " must be a integer", " must be an integer")
 	return strings.TrimSuffix(text, ".")

@@ -14,6 +14,9 @@ import (
 // wrongKeyword is what hcl says of a type that there is not.
 var wrongKeyword = regexp.MustCompile(`^The keyword "([^"]+)" is not a valid type specification`)
 
+// listForString is what hcl says of a string where a list has to be.
+var listForString = regexp.MustCompile(`list of .* required, but have string$`)
+
 // wrongAttribute is what hcl says of an attribute that there is not.
 var wrongAttribute = regexp.MustCompile(`does not have an attribute named "([^"]+)"`)
 
@@ -27,18 +30,18 @@ type diagnosis struct {
 	units []*unit
 	// byName are the units by "kind name".
 	byName    map[string][]*unit
+	renamed   map[string][]string
 	functions []string // the names of all functions
 	values    []string // the names of all variables and values
 }
 
 // diagnose reports what is wrong with what could not be evaluated.
 func (l *loader) diagnose(e *evaluation) {
-	d := &diagnosis{loader: l, units: unitsOf(l.items), byName: map[string][]*unit{}}
+	d := &diagnosis{loader: l, units: unitsOf(l.items), byName: map[string][]*unit{}, renamed: e.renamed}
 	for _, u := range d.units {
 		d.byName[u.kind+" "+u.name] = append(d.byName[u.kind+" "+u.name], u)
 	}
 	d.listNames()
-	before := len(l.diags)
 	d.findCycles()
 	for _, u := range d.units {
 		diags, failed := e.failures[u.key()]
@@ -55,7 +58,7 @@ func (l *loader) diagnose(e *evaluation) {
 	for _, diags := range e.failures { // of blocks that others hide
 		l.diags = append(l.diags, diags...)
 	}
-	if len(l.diags) == before {
+	if !l.diags.HasErrors() {
 		l.errorf(nil, "The project cannot be evaluated", "It refers to itself somewhere.")
 	}
 	for _, u := range d.units {
@@ -121,6 +124,9 @@ func (d *diagnosis) explain(u *unit, diags hcl.Diagnostics) {
 		}
 		d.explainAttribute(u, &clone)
 		d.explainKind(&clone)
+		if s := d.source(clone.Subject.Filename); clone.Summary == "Unsupported argument" && s != nil && s.ours {
+			continue // reported by checkBlock
+		}
 		clone.Context = nil
 		clone.Expression, clone.EvalContext = nil, nil // it would show values
 		d.diags = append(d.diags, &clone)
@@ -146,9 +152,9 @@ func (d *diagnosis) explainAttribute(u *unit, diag *hcl.Diagnostic) {
 func (d *diagnosis) explainKind(diag *hcl.Diagnostic) {
 	s := d.source(diag.Subject.Filename)
 	switch {
-	case strings.HasSuffix(diag.Detail, "list of string required, but have string"):
+	case listForString.MatchString(diag.Detail):
 		diag.Detail += `. Put it in brackets: ["…"]`
-	case strings.HasSuffix(diag.Detail, "map of string required"), strings.Contains(diag.Detail, "map of string required, but have"):
+	case strings.HasPrefix(diag.Detail, "Unsuitable value: map of string required"):
 		diag.Detail += `. Write it as { NAME = "value" }`
 	case !strings.HasSuffix(diag.Detail, "a bool is required"):
 	case s != nil && !s.ours && slices.Contains(pullPolicies, strings.Trim(string(diag.Subject.SliceBytes(s.text)), `"`)):
@@ -160,6 +166,9 @@ func (d *diagnosis) explainKind(diag *hcl.Diagnostic) {
 
 // noSuch says that there is nothing that a mention of a block could be about.
 func (d *diagnosis) noSuch(r mention) (summary, detail string) {
+	if made := d.renamed[r.name]; r.kind == "target" && len(made) > 0 {
+		return "Unknown target", fmt.Sprintf("%s is a matrix. Refer to one of the targets that it makes, such as target.%s.", r.name, made[0])
+	}
 	var names []string
 	for _, other := range d.units {
 		if other.kind == r.kind {

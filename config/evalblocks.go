@@ -113,8 +113,8 @@ func (e *evaluator) name(b *evalBlock) error {
 		b.attrs[name] = e.expression(attr)
 	}
 	b.typ.any = true
-	if err := validateName(b.Labels[0]); err != nil {
-		return err
+	if validateName(b.Labels[0]) != nil {
+		return errBroken // reported by checkBlock
 	}
 	combinations, err := e.combinations(b)
 	if err != nil {

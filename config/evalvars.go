@@ -145,7 +145,7 @@ func fromText(name, text string, isJSON bool, typ cty.Type, typed, hasDefault bo
 	case typed && typ.IsPrimitiveType():
 		return fromWord(name, text, typ)
 	case typed:
-		return cty.NilVal, fmt.Errorf("variable %s is of type %s, which can only be given as JSON, in %s_JSON", name, typ.FriendlyName(), name)
+		return cty.NilVal, fmt.Errorf("variable %s is of type %s, which can only be given as JSON, in %s_JSON", name, typ.FriendlyNameForConstraint(), name)
 	case !hasDefault, value.Type().Equals(cty.DynamicPseudoType):
 		return cty.StringVal(text), nil
 	case value.Type().IsPrimitiveType():

@@ -95,6 +95,7 @@ func (l *loader) collect() *items {
 func (l *loader) collectBake(s *source, all *items) {
 	content, rest, diags := s.file.Body.PartialContent(&hcl.BodySchema{Blocks: bakeBlocks})
 	l.diags = append(l.diags, diags...)
+	l.hidden = l.hidden || diags.HasErrors() // a target without a name
 	l.checkBlockTypes(s, bakeBlocks)
 	attrs := l.globals(rest)
 	maps.Copy(all.attrs, attrs)
@@ -133,6 +134,7 @@ func (l *loader) collectOurs(s *source, all *items) {
 	}
 	content, rest, diags := s.file.Body.PartialContent(&hcl.BodySchema{Blocks: schema})
 	l.diags = append(l.diags, diags...)
+	l.hidden = l.hidden || diags.HasErrors() // a target without a name
 	l.checkBlockTypes(s, schema)
 	attrs := l.globals(rest)
 	for _, b := range content.Blocks {
@@ -290,6 +292,9 @@ func blockAttributes(s *source, blockType string) (attrs, blocks []string) {
 	case "variable":
 		return []string{"type", "default", "description"}, []string{"validation"}
 	case "function":
+		if !s.ours {
+			return nil, nil // bake refuses what there is not, and so does evaluation
+		}
 		return []string{"params", "variadic_params", "result"}, nil
 	default:
 		f := formNamed(blockType)

@@ -192,7 +192,11 @@ func (l *loader) applyOverride(t *wireTarget, o *override) {
 		return
 	}
 	a := attributeNamed(o.key)
-	if a == nil || len(a.sets) == 0 {
+	if a != nil && len(a.sets) == 0 {
+		l.errorf(&o.at, "Unknown --set key", "The attribute %s cannot be set on the command line, only in a build file. An override file can change it.", o.key)
+		return
+	}
+	if a == nil {
 		l.errorf(&o.at, "Unknown --set key", "There is no key %q to set.%s", o.key, didYouMean(o.key, setKeys()))
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -83,7 +84,7 @@ func pull() ops {
 			}
 			always, err := strconv.ParseBool(value)
 			if err != nil {
-				return fmt.Errorf("%q is neither a bool nor one of %q", value, pullPolicies)
+				return fmt.Errorf("%q is neither a bool nor one of %s", value, strings.Join(pullPolicies, ", "))
 			}
 			t.Pull, t.PullPolicy = &always, nil
 			return nil
@@ -96,7 +97,7 @@ func (r *resolver) pull(t *wireTarget) PullPolicy {
 	switch {
 	case t.PullPolicy != nil:
 		if !slices.Contains(pullPolicies, *t.PullPolicy) {
-			r.errorf(t.where("pull"), "Invalid pull", "%q is neither a bool nor one of %q.", *t.PullPolicy, pullPolicies)
+			r.errorf(t.where("pull"), "Invalid pull", "%q is neither a bool nor one of %s.", *t.PullPolicy, strings.Join(pullPolicies, ", "))
 		}
 		return PullPolicy(*t.PullPolicy)
 	case t.Pull != nil && *t.Pull:

@@ -212,6 +212,9 @@ func (a *app) ended(g *session.Generation) error {
 	case errors.Is(g.Err, errInterrupted), errors.As(g.Err, &exit):
 		return g.Err
 	case errors.As(g.Err, &engine):
+		if strings.Contains(engine.Error(), "zbuild doctor") {
+			return engine
+		}
 		return fmt.Errorf("%w\n'zbuild doctor' says more", engine)
 	}
 	return a.diagnostics(g)

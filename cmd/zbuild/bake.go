@@ -144,7 +144,10 @@ func (c *bakeCmd) callFunc() (*buildflags.CallFunc, error) {
 	}
 	call, err := buildflags.ParseCallFunc(method)
 	if err != nil {
-		return nil, fmt.Errorf("--call: %w", err)
+		if strings.Contains(err.Error(), "ignorestatus") {
+			err = errors.New("ignorestatus is true or false")
+		}
+		return nil, fmt.Errorf("--call=%s: %w", method, err)
 	}
 	return call, nil
 }
