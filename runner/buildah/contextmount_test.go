@@ -81,7 +81,9 @@ func TestContextMount(t *testing.T) {
 	if got := run("", true, "cat /src/d/same /src/d/edited"); got != "sametwo" {
 		t.Errorf("after an edit: %q", got)
 	}
-	at := func(i int, name string) uint64 { return inode(t, filepath.Join(layerDir(t, e, made[i]), mountedName, name)) }
+	at := func(i int, name string) uint64 {
+		return inode(t, filepath.Join(layerDir(t, e, made[i]), mountedName, name))
+	}
 	if len(made) != 2 || at(0, "d/same") != at(1, "d/same") || at(0, "d/edited") == at(1, "d/edited") {
 		t.Error("the copy after the edit was not made of what had not changed")
 	}

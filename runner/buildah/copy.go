@@ -191,11 +191,11 @@ func (f *fileJob) copyLocal(layer *stepLayer, a *pb.FileActionCopy, tree source.
 		return err
 	}
 	m := &files.Matches[0]
-	if only && len(implied) == 0 && f.fillable(layer, a, m) {
+	if there, ok := f.fillable(layer, a, m); ok && only && len(implied) == 0 {
 		if err := f.copyTaken(layer, a, tree, m, owner, nil, true); err != nil {
 			return err
 		}
-		if f.fill, err = f.filling(layer, a, tree, files, owner); err != nil || f.fill != nil {
+		if f.fill, err = f.filling(layer, a, tree, files, owner, there); err != nil || f.fill != nil {
 			return err
 		}
 	}

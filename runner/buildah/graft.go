@@ -31,6 +31,7 @@ type graft struct {
 	owner *fscopy.User  // nil if every file keeps its own
 	dir   string        // the layer's own directory
 	dest  string        // in that; it exists
+	there []string      // directories of the match that exist in that
 	from  []string      // where the match is in layers that files can be linked from, the topmost first
 }
 
@@ -54,7 +55,11 @@ func (f *fileJob) prepareGraft(layer *stepLayer, a *pb.FileActionCopy, tree sour
 	if err != nil {
 		return false, hideRoots(err, tree.Dir)
 	}
-	if !ordinary(m) || !free(m, dest) {
+	if !ordinary(m) {
+		return false, nil
+	}
+	there, ok := room(m, dest)
+	if !ok {
 		return false, nil
 	}
 	top, err := f.e.takeIn(f.ctx, m, nil, true)
@@ -66,7 +71,12 @@ func (f *fileJob) prepareGraft(layer *stepLayer, a *pb.FileActionCopy, tree sour
 		return false, hideRoots(err, top.dir, layer.root)
 	}
 	f.graft, err = f.newGraft(layer, tree, m, dest, owner, from)
-	if f.graft == nil && err == nil {
+	switch {
+	case err != nil:
+	case f.graft != nil:
+		f.graft.there = there
+		err = hideRoots(liftDirs(dest, there), layer.root)
+	default:
 		err = fscopy.Copy(f.ctx, tree.Dir, match, layer.root, cleanPath(a.Dest), copyOptions(a, nil, owner))
 	}
 	return true, err
@@ -130,7 +140,7 @@ func (g *graft) do(ctx context.Context) error {
 		return err
 	}
 	defer in.close()
-	in.frozen, in.linker = true, g.linker
+	in.frozen, in.linker, in.there = true, g.linker, g.there
 	if err := in.contents(ctx); err != nil {
 		return err
 	}

@@ -76,6 +76,23 @@ func TestGraft(t *testing.T) {
 		t.Errorf("with another owner: grafted it is %s, file by file %s", got, want)
 	}
 
+	// Where there is something already, directories are merged and files replaced.
+	full, _ := do(t, e, execOp(nil, "/bin/sh", "-ec", `
+		mkdir -p /dest/d/e/own /dest/kept; chmod 700 /dest/d/e; chown 3:4 /dest/d /dest; touch -d @1000000000 /dest
+		echo old > /dest/d/plain; ln -s /etc/passwd /dest/d/above; echo own > /dest/d/e/own/x; echo was link > /dest/d/link`), runner.Input{Snapshot: root})
+	if want, got := byFile(full, nil), tar(grafting(t, e, full, stage, nil)); got != want {
+		t.Errorf("on another tree: grafted it is %s, file by file %s", got, want)
+	}
+	for _, inTheWay := range []string{"mkdir -p /dest/d/plain", "mkdir -p /dest; echo > /dest/d", "mkdir /dest; ln -s /tmp /dest/d"} {
+		blocked, _ := do(t, e, execOp(nil, "/bin/sh", "-ec", inTheWay), runner.Input{Snapshot: root})
+		op := copyOp("/src", "/dest")
+		op.GetFile().Actions[0].Input, op.GetFile().Actions[0].SecondaryInput = 0, 1
+		var out bytes.Buffer
+		if _, err := e.Do(t.Context(), job(op, &out, runner.Input{Snapshot: blocked}, runner.Input{Snapshot: stage})); err == nil {
+			t.Errorf("a directory and a file took each other's place after %s", inTheWay)
+		}
+	}
+
 	lowers, err := e.lowerDirs(string(stage))
 	if err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -40,6 +41,9 @@ type intake struct {
 	top   string       // where the match itself comes to lie
 	// frozen says that nobody changes the files, and that they have no digests.
 	frozen bool
+	// there are directories that exist where they come to lie, and get what is copied
+	// besides what they have.
+	there []string
 	// linker gives a function that makes files in a cheaper way, if it can; nil if there
 	// is none.
 	linker func() (link func(*source.File) bool, end func())
@@ -74,12 +78,16 @@ func (c *intake) all(ctx context.Context) error {
 }
 
 // contents copies what is in a match that is a directory. Where that comes to lie
-// nothing is yet.
+// nothing is yet but the directories that are said to be there.
 func (c *intake) contents(ctx context.Context) error {
 	files := c.match.Files[1:]
 	for i := range files {
 		if f := &files[i]; f.Mode.IsDir() {
-			if err := os.Mkdir(c.path(f), 0o700); err != nil {
+			err := os.Mkdir(c.path(f), 0o700)
+			if errors.Is(err, fs.ErrExist) && slices.Contains(c.there, f.Name) {
+				err = nil
+			}
+			if err != nil {
 				return err
 			}
 		}

@@ -36,9 +36,10 @@ type filling struct {
 	list  *source.Listing
 	match *source.Match // the only one of it
 	owner fscopy.User
-	dir   string // the layer's own directory
-	dest  string // in that; it exists
-	note  string // file about the result
+	dir   string   // the layer's own directory
+	dest  string   // in that; it exists
+	there []string // directories of the match that exist in that
+	note  string   // file about the result
 	had   map[string][32]byte
 	from  string // where the earlier result has its files, if there is one
 }
@@ -57,17 +58,20 @@ const copiesName = "copies"
 // fillable says whether a copy of a match of a build context can be done into the
 // layer's own directory, or has to be done file by file, with an eye on what is
 // there.
-func (f *fileJob) fillable(layer *stepLayer, a *pb.FileActionCopy, m *source.Match) bool {
-	if !f.single || f.list == nil || !unaltered(a) || !f.e.native {
-		return false
+func (f *fileJob) fillable(layer *stepLayer, a *pb.FileActionCopy, m *source.Match) (there []string, ok bool) {
+	if !f.single || f.list == nil || !unaltered(a) || !f.e.native || !plain(m) {
+		return nil, false
 	}
 	dest, err := rootfs.RootPath(layer.root, filepath.Clean(a.Dest))
-	return err == nil && plain(m) && free(m, dest)
+	if err != nil {
+		return nil, false
+	}
+	return room(m, dest)
 }
 
 // filling gives the filling that does the rest of a copy of which only the directory
 // itself was made; nil if that is not in this layer.
-func (f *fileJob) filling(layer *stepLayer, a *pb.FileActionCopy, tree source.Tree, list *source.Listing, owner *fscopy.User) (*filling, error) {
+func (f *fileJob) filling(layer *stepLayer, a *pb.FileActionCopy, tree source.Tree, list *source.Listing, owner *fscopy.User, there []string) (*filling, error) {
 	m := &list.Matches[0]
 	lowers, err := f.e.lowerDirs(layer.id)
 	if err != nil || len(lowers) == 0 {
@@ -81,12 +85,15 @@ func (f *fileJob) filling(layer *stepLayer, a *pb.FileActionCopy, tree source.Tr
 	if info, err := os.Lstat(filepath.Join(lowers[0], rel)); err != nil || !info.IsDir() {
 		return nil, nil //nolint:nilerr // it is not in this layer
 	}
+	if err := liftDirs(dest, there); err != nil {
+		return nil, hideRoots(err, layer.root)
+	}
 	what, err := a.MarshalVT()
 	if err != nil {
 		return nil, err
 	}
 	id := digest.FromString(tree.Dir + "\x00" + m.Path + "\x00" + strings.Join(tree.Exclude, "\n") + "\x00" + string(what)).Encoded()
-	fill := &filling{e: f.e, list: list, match: m, owner: *owner, dir: lowers[0], dest: rel, note: filepath.Join(f.e.StateDir(), copiesName, id[:2], id)}
+	fill := &filling{e: f.e, list: list, match: m, owner: *owner, dir: lowers[0], dest: rel, there: there, note: filepath.Join(f.e.StateDir(), copiesName, id[:2], id)}
 	fill.recall()
 	return fill, nil
 }
@@ -107,30 +114,50 @@ func plain(m *source.Match) bool {
 	return true
 }
 
-// free reports whether a match can be put into dest without looking at what lies
-// there: at the most, files take the place of files.
-func free(m *source.Match, dest string) bool {
+// room looks whether a match can be put into dest without an eye on what lies there: at
+// the most, files take the place of files, and directories that of directories. Those
+// are in there.
+func room(m *source.Match, dest string) (there []string, ok bool) {
 	info, err := os.Lstat(dest)
 	if errors.Is(err, fs.ErrNotExist) {
-		return true
+		return nil, true
 	}
 	if err != nil || !info.IsDir() {
-		return false
+		return nil, false
 	}
+	known := map[string]bool{".": true}
 	for i := range m.Files[1:] {
 		f := &m.Files[1+i]
-		if strings.Contains(f.Name, "/") {
-			continue
+		if !known[path.Dir(f.Name)] {
+			continue // the directory that it is in comes with it
 		}
 		info, err := os.Lstat(filepath.Join(dest, f.Name))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil || info.IsDir() || f.Mode.IsDir() {
-			return false
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil || info.IsDir() != f.Mode.IsDir():
+			return nil, false
+		case info.IsDir():
+			known[f.Name] = true
+			there = append(there, f.Name)
 		}
 	}
-	return true
+	return there, true
+}
+
+// liftDirs brings directories into the layer that is mounted, as they are.
+func liftDirs(dest string, names []string) error {
+	for _, n := range names {
+		p := filepath.Join(dest, n)
+		var st unix.Stat_t
+		err := unix.Lstat(p, &st)
+		if err == nil {
+			err = unix.Chmod(p, st.Mode&^unix.S_IFMT) // to what it is
+		}
+		if err != nil {
+			return &fs.PathError{Op: "chmod", Path: p, Err: err}
+		}
+	}
+	return nil
 }
 
 // recall finds the earlier result of the same copy. Whatever is wrong with it
@@ -189,7 +216,7 @@ func (c *filling) fill(ctx context.Context) (exact bool, err error) {
 		return false, err
 	}
 	defer in.close()
-	in.linker = c.linker
+	in.linker, in.there = c.linker, c.there
 	if err := in.contents(ctx); err != nil {
 		return false, err
 	}

@@ -123,6 +123,19 @@ func TestReuse(t *testing.T) {
 	}
 
 	root := tinyRoot(t, e)
+	full, _ := do(t, e, execOp(nil, "/bin/sh", "-ec", `
+		mkdir -p /src/a/own /src/c; chmod 700 /src/a; chown 3:4 /src/b /src 2>/dev/null || chown 3:4 /src
+		touch -d @1000000000 /src; echo old > /src/a/same; ln -s /etc/passwd /src/a/mode; echo x > /src/a/own/x`), runner.Input{Snapshot: root})
+	merge := copyOp(src, "/src")
+	merge.GetFile().Actions[0].Input, merge.GetFile().Actions[0].SecondaryInput = 0, 1
+	merged, slowly := run(listed(merge, runner.Input{Snapshot: full}, sub)), run(job(merge, &out, runner.Input{Snapshot: full}, sub))
+	if tar(merged) != tar(slowly) {
+		t.Errorf("on another tree the layers differ: %s at once, %s file by file", tar(merged), tar(slowly))
+	}
+	if inode(t, filepath.Join(own(merged), "a/same")) != inode(t, filepath.Join(own(fast), "a/same")) {
+		t.Error("nothing was taken over from the earlier result where directories are merged")
+	}
+
 	op := copyOp("/", "/src")
 	op.GetFile().Actions[0].Input, op.GetFile().Actions[0].SecondaryInput = 0, 1
 	onRoot := run(listed(op, runner.Input{Snapshot: root}, local))
