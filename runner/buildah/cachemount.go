@@ -118,7 +118,68 @@ func (x *execJob) cacheMount(ctx context.Context, m *pb.Mount) (string, error) {
 	if m.Input >= 0 {
 		from = x.job.Inputs[m.Input]
 	}
-	return x.fillCache(ctx, x.caches[x.cacheName(m)], m, from)
+	data, err := x.fillCache(ctx, x.caches[x.cacheName(m)], m, from)
+	if err != nil || m.Input >= 0 || m.Selector == "" {
+		return data, err // of another tree's files, only those that are selected are in the cache
+	}
+	return x.pinned(data, m.Selector)
+}
+
+// pinned mounts what is at a path of a cache in a place of its own: who shares the
+// cache could put a link to somewhere else where it was found.
+func (x *execJob) pinned(data, selector string) (string, error) {
+	data, err := filepath.EvalSymlinks(data)
+	if err != nil {
+		return "", err
+	}
+	fd, isDir, err := x.openStill(data, selector)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	var place string
+	if isDir {
+		place, err = os.MkdirTemp(x.bundle, "cache-")
+	} else {
+		var f *os.File
+		if f, err = os.CreateTemp(x.bundle, "cache-"); err == nil {
+			place, err = f.Name(), f.Close()
+		}
+	}
+	if err != nil {
+		return "", err
+	}
+	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", fd), place, "", unix.MS_BIND, ""); err != nil {
+		return "", fmt.Errorf("mounting %s of a cache: %w", selector, err)
+	}
+	x.undo = append(x.undo, func() { _ = unix.Unmount(place, unix.MNT_DETACH) })
+	return place, nil
+}
+
+// openStill opens what is at a path of a directory, links resolved inside of it, and
+// makes sure that it is what was found.
+func (x *execJob) openStill(dir, selector string) (fd int, isDir bool, err error) {
+	for range 10 {
+		p, err := x.selected(dir, selector)
+		if err != nil {
+			return 0, false, err
+		}
+		fd, err := unix.Open(p, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			return 0, false, &fs.PathError{Op: "open", Path: selector, Err: err}
+		}
+		var st unix.Stat_t
+		err = unix.Fstat(fd, &st)
+		at, err2 := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+		if err = errors.Join(err, err2); err == nil && at == p && st.Mode&unix.S_IFMT != unix.S_IFLNK {
+			return fd, st.Mode&unix.S_IFMT == unix.S_IFDIR, nil
+		}
+		unix.Close(fd)
+		if err != nil {
+			return 0, false, err
+		}
+	}
+	return 0, false, fmt.Errorf("%s of a cache is changed all the time", selector)
 }
 
 // fillCache makes the cache's directory if this is its first use.

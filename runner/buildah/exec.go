@@ -17,8 +17,6 @@ import (
 	"github.com/moby/buildkit/executor"
 	"github.com/moby/buildkit/solver/pb"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"go.podman.io/common/libnetwork/etchosts"
-	"go.podman.io/common/libnetwork/resolvconf"
 
 	"github.com/zbuild/zbuild/internal/source"
 	"github.com/zbuild/zbuild/runner"
@@ -109,7 +107,7 @@ func (x *execJob) run(ctx context.Context, root string) error {
 	if err := x.setRights(ctx); err != nil {
 		return err
 	}
-	if err := x.setNames(net); err != nil {
+	if err := x.setNames(); err != nil {
 		return err
 	}
 	// What the Dockerfile mounts somewhere is there instead of what is there always.
@@ -310,38 +308,4 @@ func (x *execJob) secret(id string, optional bool) ([]byte, error) {
 		value = []byte{}
 	}
 	return value, err
-}
-
-// setNames gives the container its /etc/hosts and /etc/resolv.conf.
-func (x *execJob) setNames(net network) error {
-	hosts := filepath.Join(x.bundle, "hosts")
-	var extra []string
-	for _, h := range x.op.Meta.ExtraHosts {
-		extra = append(extra, h.Host+":"+h.IP)
-	}
-	err := etchosts.New(&etchosts.Params{
-		BaseFile: "/etc/hosts", ExtraHosts: extra, TargetFile: hosts,
-		ContainerIPs: etchosts.HostEntries{{IP: "127.0.0.1", Names: []string{x.spec.Hostname}}},
-	})
-	if err != nil {
-		return fmt.Errorf("writing /etc/hosts: %w", err)
-	}
-	resolv := filepath.Join(x.bundle, "resolv.conf")
-	err = resolvconf.New(&resolvconf.Params{
-		Path: resolv, Namespaces: x.spec.Linux.Namespaces, IPv6Enabled: true,
-		KeepHostServers: true, KeepHostSearches: true, KeepHostOptions: true,
-	})
-	if err != nil {
-		return fmt.Errorf("writing /etc/resolv.conf: %w", err)
-	}
-	for _, f := range []string{hosts, resolv} {
-		if err := os.Chmod(f, 0o644); err != nil {
-			return err
-		}
-	}
-	if net != networkNone {
-		x.mounts = append(x.mounts, bind(resolv, "/etc/resolv.conf", true))
-	}
-	x.mounts = append(x.mounts, bind(hosts, "/etc/hosts", true))
-	return nil
 }

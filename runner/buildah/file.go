@@ -256,6 +256,9 @@ func (f *fileJob) mkdir(root string, a *pb.FileActionMkDir) error {
 		}
 		return hideRoots(err, root)
 	}
+	if err := os.Chmod(p, mode); err != nil { // whatever the umask has left of it
+		return hideRoots(err, root)
+	}
 	if err := fscopy.Chown(p, nil, chowner(owner)); err != nil {
 		return err
 	}
