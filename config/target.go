@@ -222,7 +222,7 @@ func (r *resolver) platforms(t *wireTarget) []string {
 				r.errorf(t.whereValue("platforms", written), "Invalid platform", "%q is not a platform. Write OS/ARCH or OS/ARCH/VARIANT, such as linux/amd64 or linux/arm/v7, or local.", s)
 				continue
 			}
-			result = append(result, platforms.Format(platforms.Normalize(p)))
+			result = append(result, platforms.FormatAll(platforms.Normalize(p)))
 		}
 	}
 	return unique(result)
