@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -184,7 +185,7 @@ func (a *Answer) answer(ctx context.Context, method Method, o *opened) {
 		result, err := dockerfile2llb.Dockerfile2Outline(ctx, o.source.Data, o.opt)
 		a.shown(result, err, suboutline.PrintOutline)
 	case MethodTargets:
-		result, err := dockerfile2llb.ListTargets(ctx, o.source.Data)
+		result, err := listTargets(ctx, o.source.Data)
 		a.shown(result, err, subtargets.PrintTargets)
 	case MethodDescribe:
 		a.shown([]subrequests.Request{
@@ -194,6 +195,20 @@ func (a *Answer) answer(ctx context.Context, method Method, o *opened) {
 	default:
 		a.Err = fmt.Errorf("there is no method %q", method)
 	}
+}
+
+// checkComment begins a comment that is for the linter.
+var checkComment = regexp.MustCompile(`(?mi)^([ \t]*#[ \t]*)check([ \t]*=)`)
+
+// listTargets has BuildKit list the stages. As it does so it has no linter, and comes
+// to grief over comments that are for one: they have another name meanwhile, which
+// nobody knows.
+func listTargets(ctx context.Context, data []byte) (*subtargets.List, error) {
+	list, err := dockerfile2llb.ListTargets(ctx, checkComment.ReplaceAll(data, []byte("${1}xheck$2")))
+	if err == nil {
+		list.Sources = [][]byte{data}
+	}
+	return list, err
 }
 
 // shown is an answer that BuildKit shows from its JSON.
