@@ -83,6 +83,7 @@ func (r *resolver) buildTarget(t *wireTarget) *Target {
 		Ranges:           map[string]hcl.Range{},
 	}
 	r.contexts(t, b)
+	r.checkPolicyFile(t, b.Dockerfile)
 	r.checkTags(t)
 	r.checkSizes(t)
 	if b.Format != "" && b.Format != "oci" && b.Format != "docker" {
@@ -129,7 +130,20 @@ func (r *resolver) notYetAvailable(t *wireTarget) {
 
 // harmless reports whether nothing is lost by leaving the attribute out.
 func (r *resolver) harmless(a *attribute, t *wireTarget) bool {
-	return a.name == "policy" && len(t.Policy) == 0
+	return a.name == "policy" && !slices.ContainsFunc(t.Policy, func(p buildflags.PolicyConfig) bool { return !p.Disabled })
+}
+
+// checkPolicyFile warns of a policy that bake would find by itself, beside the
+// Dockerfile.
+func (r *resolver) checkPolicyFile(t *wireTarget, dockerfile string) {
+	if r.req.EvaluateOnly || len(t.Policy) > 0 || t.DockerfileInline != nil || !filepath.IsAbs(dockerfile) {
+		return
+	}
+	policy := dockerfile + ".rego"
+	r.project.Files = append(r.project.Files, policy)
+	if fileExists(policy) {
+		r.warnf(t.where("dockerfile"), "policy is not available yet", "%s would be target %s's policy to bake. This release ignores it: no policy is enforced.", filepath.Base(policy), t.Name)
+	}
 }
 
 // contexts resolves the contexts and the Dockerfile's place.

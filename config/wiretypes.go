@@ -26,12 +26,14 @@ func (m *wireCacheMounts) FromCtyValue(in cty.Value, at cty.Path) error {
 	}
 	*m = wireCacheMounts{}
 	mounts := in.AsValueMap()
+	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(mounts)) {
 		mount, err := decodeCacheMount(name, mounts[name])
-		if err != nil {
-			return at.NewError(err)
-		}
+		errs = append(errs, err)
 		(*m)[name] = mount
+	}
+	if err := errors.Join(errs...); err != nil {
+		return at.NewError(err)
 	}
 	return nil
 }
@@ -47,20 +49,23 @@ func decodeCacheMount(name string, in cty.Value) (*wireCacheMount, error) {
 	mount := wireCacheMount{}
 	cacheMountAttributes := formNamed("cache-mount").attributes()
 	values := in.AsValueMap()
+	var errs []error
 	for _, key := range slices.Sorted(maps.Keys(values)) {
 		if !slices.Contains(cacheMountAttributes, key) {
-			return nil, fmt.Errorf("the cache-mount %q cannot have an attribute %q.%s", name, key, didYouMean(key, cacheMountAttributes))
+			errs = append(errs, fmt.Errorf("the cache-mount %q cannot have an attribute %q.%s", name, key, didYouMean(key, cacheMountAttributes)))
+			continue
 		}
 		if values[key].IsNull() {
 			continue
 		}
 		value, err := convert.Convert(values[key], cty.String)
 		if err != nil || !value.IsKnown() {
-			return nil, fmt.Errorf("%s of the cache-mount %q has to be a string or a number", key, name)
+			errs = append(errs, fmt.Errorf("%s of the cache-mount %q has to be a string or a number", key, name))
+			continue
 		}
 		mount[key] = value.AsString()
 	}
-	return &mount, nil
+	return &mount, errors.Join(errs...)
 }
 
 // cacheMountType is what an expression sees of cache mounts.
