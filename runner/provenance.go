@@ -93,8 +93,13 @@ func (r *run) attestFor(d *delivery, o *outgoing, images []*pack.Image) func(con
 
 // attested reports whether something is to be stated about a result.
 func (x *export) attested() bool {
-	return x.result.SBOM.Step != nil ||
-		slices.ContainsFunc(x.target.Config.Attest, func(a config.Attest) bool { return a.Type == attestProvenance })
+	return x.result.SBOM.Step != nil || slices.ContainsFunc(x.target.Config.Attest, x.hasProvenance)
+}
+
+// hasProvenance reports whether an attestation is the provenance, and there is one: for
+// BuildKit, nothing comes from nowhere.
+func (x *export) hasProvenance(a config.Attest) bool {
+	return a.Type == attestProvenance && x.result.Root.Step != nil
 }
 
 func digestMap(d digest.Digest) map[string]string {
@@ -112,7 +117,7 @@ func (r *run) statements(ctx context.Context, x *export, sboms []found, subjects
 		out = append(out, s)
 	}
 	for _, a := range x.target.Config.Attest {
-		if a.Type != attestProvenance {
+		if !x.hasProvenance(a) {
 			continue
 		}
 		kind, predicate, err := r.provenance(ctx, x, a.Attrs)
@@ -138,6 +143,9 @@ func newStatement(name, kind string, subjects []subject, predicate any) (pack.St
 func (r *run) describe(ctx context.Context, d *delivery) error {
 	d.result.Provenance = make(map[string]json.RawMessage)
 	for _, x := range d.exports {
+		if x.result.Root.Step == nil {
+			continue // see hasProvenance
+		}
 		p, err := r.predicate(ctx, x, nil)
 		if err != nil {
 			return err

@@ -20,6 +20,8 @@ import (
 	"github.com/tonistiigi/fsutil"
 	fstypes "github.com/tonistiigi/fsutil/types"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/zbuild/zbuild/internal/exporter"
 )
 
 // trees opens the file trees of a delivery, one per platform in a directory of
@@ -32,12 +34,11 @@ func (r *run) trees(ctx context.Context, d *delivery, o *outgoing) (fsutil.FS, f
 		}
 	}
 	split := len(d.exports) > 1
-	if o.spec.Tree.Split != nil {
+	if o.spec.Tree.Split != nil && o.spec.Type == exporter.Local { // which BuildKit does not look at for a tar
 		split = *o.spec.Tree.Split
 	}
 	var dirs []fsutil.Dir
-	seen := make(map[string]string)
-	var all []fsutil.FS
+	one := &union{owners: make(map[string]owner)}
 	for _, x := range d.exports {
 		tree, release, err := r.tree(ctx, x, o)
 		if err != nil {
@@ -58,13 +59,10 @@ func (r *run) trees(ctx context.Context, d *delivery, o *outgoing) (fsutil.FS, f
 			dirs = append(dirs, fsutil.Dir{FS: tree, Stat: stat})
 			continue
 		}
-		if len(d.exports) > 1 {
-			if err := claim(ctx, tree, platform, seen); err != nil {
-				done()
-				return nil, nil, err
-			}
+		if err := one.add(ctx, tree, platform, len(d.exports) > 1); err != nil {
+			done()
+			return nil, nil, err
 		}
-		all = append(all, tree)
 	}
 	if split {
 		tree, err := fsutil.SubDirFS(dirs)
@@ -74,11 +72,7 @@ func (r *run) trees(ctx context.Context, d *delivery, o *outgoing) (fsutil.FS, f
 		}
 		return tree, done, nil
 	}
-	tree := all[0]
-	for _, upper := range all[1:] {
-		tree = staticfs.NewMergeFS(tree, upper)
-	}
-	return tree, done, nil
+	return one, done, nil
 }
 
 // platformDir is a platform as the name of a directory, as BuildKit has it.
@@ -86,8 +80,38 @@ func platformDir(platform string) string {
 	return strings.NewReplacer("/", "_", `\`, "_", ":", "_").Replace(platform)
 }
 
-// claim makes sure that no two platforms have a file of the same name.
-func claim(ctx context.Context, tree fsutil.FS, platform string, seen map[string]string) error {
+// union is the trees of several platforms as one, which have no file in common.
+type union struct {
+	fsutil.FS // what is walked
+	owners    map[string]owner
+}
+
+// owner is the tree that has a file. Trees that are only merged are asked in turns,
+// and one that lacks a file says so no earlier than when the file is read.
+type owner struct {
+	tree     fsutil.FS
+	platform string
+}
+
+// Open is for fsutil.FS.
+func (u *union) Open(p string) (io.ReadCloser, error) {
+	if o, ok := u.owners[p]; ok {
+		return o.tree.Open(p)
+	}
+	return u.FS.Open(p)
+}
+
+// add adds a tree. If there are others, it is an error that one of them has a file of
+// the same name.
+func (u *union) add(ctx context.Context, tree fsutil.FS, platform string, others bool) error {
+	if u.FS == nil {
+		u.FS = tree
+	} else {
+		u.FS = staticfs.NewMergeFS(u.FS, tree)
+	}
+	if !others {
+		return nil
+	}
 	return tree.Walk(ctx, "", func(p string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -95,10 +119,10 @@ func claim(ctx context.Context, tree fsutil.FS, platform string, seen map[string
 		if entry.IsDir() {
 			return nil
 		}
-		if other, ok := seen[p]; ok {
-			return fmt.Errorf("%s is in the trees of %s and of %s; leave platform-split out to give each a directory", p, other, platform)
+		if other, ok := u.owners[p]; ok {
+			return fmt.Errorf("%s is in the trees of %s and of %s; leave platform-split out to give each a directory", p, other.platform, platform)
 		}
-		seen[p] = platform
+		u.owners[p] = owner{tree, platform}
 		return nil
 	})
 }

@@ -20,7 +20,7 @@ import (
 func (r *run) withAttestations(ctx context.Context, x *export, o *outgoing, tree fsutil.FS, split bool) (fsutil.FS, error) {
 	wanted := x.result.SBOM.Step != nil
 	for _, a := range x.target.Config.Attest {
-		wanted = wanted || a.Type == attestProvenance && !isTrue(a.Attrs["inline-only"])
+		wanted = wanted || x.hasProvenance(a) && !isTrue(a.Attrs["inline-only"])
 	}
 	if !wanted {
 		return tree, nil
