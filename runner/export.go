@@ -45,13 +45,17 @@ type outgoing struct {
 // imageShape is what outputs may have different of the same image.
 type imageShape struct {
 	clamp bool
+	own   bool // its epoch, and not the build's
 	epoch time.Time
 }
 
 func (o *outgoing) shape() imageShape {
 	s := imageShape{clamp: o.spec.Image.RewriteTimestamp}
 	if e := o.spec.Image.Epoch; e != nil {
-		s.epoch = *e
+		s.own = true
+		if e.Time != nil {
+			s.epoch = *e.Time
+		}
 	}
 	return s
 }
@@ -153,7 +157,7 @@ func (r *run) imageSpec(x *export, o *outgoing, layers []planner.Input) ImageSpe
 	}
 	epoch := x.result.Epoch
 	if o.spec.Image.Epoch != nil {
-		epoch = o.spec.Image.Epoch
+		epoch = o.spec.Image.Epoch.Time
 	}
 	if o.spec.Image.RewriteTimestamp {
 		spec.Clamp = epoch

@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -130,7 +131,7 @@ func (u *union) add(ctx context.Context, tree fsutil.FS, platform string, others
 // epoch is the time that a result's files get, nil for their own.
 func (x *export) epoch(o *outgoing) *time.Time {
 	if o.spec.Tree.Epoch != nil {
-		return o.spec.Tree.Epoch
+		return o.spec.Tree.Epoch.Time
 	}
 	return x.result.Epoch
 }
@@ -204,10 +205,40 @@ func (r *run) writeTree(ctx context.Context, d *delivery, o *outgoing) error {
 		return true
 	}}
 	if o.spec.Tree.Delete {
-		// Contents decide, not times.
-		opt.Merge, opt.Differ = false, fsutil.DiffNone
+		if err := removeOthers(ctx, tree, opened); err != nil {
+			return err
+		}
 	}
 	return transfer(ctx, tree, root, opt)
+}
+
+// removeOthers removes what is in a directory and not in a tree. What fsutil removes
+// by itself is too little where directories that go lie beside one another: it tries
+// to remove what was in the second one once more, and fails.
+func removeOthers(ctx context.Context, tree fsutil.FS, dest *os.Root) error {
+	keep := make(map[string]bool)
+	err := tree.Walk(ctx, "", func(p string, _ fs.DirEntry, err error) error {
+		keep[filepath.ToSlash(p)] = true
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return fs.WalkDir(dest.FS(), ".", func(p string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // somebody else removed it
+		}
+		if err != nil || p == "." || keep[p] {
+			return err
+		}
+		if err := dest.RemoveAll(filepath.FromSlash(p)); err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			return fs.SkipDir
+		}
+		return nil
+	})
 }
 
 // transfer lets fsutil's two halves talk to each other.

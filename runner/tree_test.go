@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -52,6 +53,48 @@ func TestUnion(t *testing.T) {
 	err := u.add(t.Context(), treeOf(t, "d/amd64"), "s390x", true)
 	if err == nil || !strings.Contains(err.Error(), "d/amd64 is in the trees of amd64 and of s390x") {
 		t.Errorf("a file of two platforms: %v", err)
+	}
+}
+
+// TestRemoveOthers has everything go that a tree does not have: directories beside one
+// another, a directory in a file's place, links and not what they lead to.
+func TestRemoveOthers(t *testing.T) {
+	dir, outside := t.TempDir(), t.TempDir()
+	for _, name := range []string{"a", "d/kept", "d/other", "e/x", "f/x", "f/y/z", "g", "h/x"} {
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(outside, "x"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"link", "d/link"} {
+		if err := os.Symlink(outside, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dest, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dest.Close()
+	if err := removeOthers(t.Context(), treeOf(t, "a", "d/kept", "h", "new"), dest); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	err = fs.WalkDir(dest.FS(), ".", func(p string, _ fs.DirEntry, err error) error {
+		left = append(left, p)
+		return err
+	})
+	if got := strings.Join(left, " "); err != nil || got != ". a d d/kept h" {
+		t.Errorf("left: %s, %v", got, err)
+	}
+	if _, err := os.Stat(filepath.Join(outside, "x")); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -64,7 +64,7 @@ type ImageOptions struct {
 	// RewriteTimestamp lets no file be younger than SOURCE_DATE_EPOCH.
 	RewriteTimestamp bool
 	// Epoch is the SOURCE_DATE_EPOCH of this output; nil means the build's.
-	Epoch       *time.Time
+	Epoch       *Epoch
 	Annotations []Annotation
 }
 
@@ -89,7 +89,14 @@ type TreeOptions struct {
 	Source string
 	// AttestationPrefix comes before the names of attestations.
 	AttestationPrefix string
-	Epoch             *time.Time
+	// Epoch is the SOURCE_DATE_EPOCH of this output; nil means the build's.
+	Epoch *Epoch
+}
+
+// Epoch is what an output says of SOURCE_DATE_EPOCH.
+type Epoch struct {
+	// Time is nil if files keep their times, whatever the build's is.
+	Time *time.Time
 }
 
 // Parse reads the attributes of an output. The error names every attribute that
@@ -167,6 +174,8 @@ func (s *Spec) set(key, value string) error {
 func (s *Spec) isTree() bool { return s.Type == Local || s.Type == Tar }
 
 func (s *Spec) setEpoch(value string) error {
+	epoch := &Epoch{}
+	s.Image.Epoch, s.Tree.Epoch = epoch, epoch
 	if value == "" {
 		return nil
 	}
@@ -175,7 +184,7 @@ func (s *Spec) setEpoch(value string) error {
 		return errors.New("seconds since 1970 are wanted")
 	}
 	t := time.Unix(seconds, 0).UTC()
-	s.Image.Epoch, s.Tree.Epoch = &t, &t
+	epoch.Time = &t
 	return nil
 }
 

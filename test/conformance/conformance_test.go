@@ -211,7 +211,7 @@ func (s *suite) build(ctx context.Context, t *testing.T, c *testCase, dir, progr
 		args = append(args, "--set", fmt.Sprintf("%s.tags=%s/%s:%s", target, s.registry.Addr(), o.image, target))
 	}
 	// What a file asks for is allowed: it is a test of what comes then.
-	args = append(args, "--allow=fs=*", "--allow=network.host", "--allow=security.insecure", "--allow=ssh")
+	args = append(args, "--allow=fs=*", "--allow=network.host", "--allow=security.insecure", "--allow=ssh", "--allow=buildx.local.delete")
 	args = append(args, c.targets...)
 	cmd := exec.CommandContext(ctx, s.zbuild, args...)
 	cmd.Env = s.env

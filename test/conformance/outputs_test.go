@@ -25,11 +25,12 @@ ENV C=c
 
 const treeDockerfile = `FROM busybox AS made
 RUN mkdir -p -m 700 /t/private && mkdir -m 1777 /t/sticky && echo x > /t/private/x && ln /t/private/x /t/hard && ln -s private/x /t/link && ln -s /nowhere /t/dangling
-RUN chown -R 12:34 /t/private && chmod 4755 /t/private/x && mkfifo /t/fifo && touch -h -d "2001-02-03 04:05:06" /t/private/x /t/link && touch -d "2001-02-03 04:05:06" /t/private /t
+RUN chown -R 12:34 /t/private && chmod 4755 /t/private/x && mkfifo /t/fifo && mkdir /links && ln -s t /links/to-t && touch -h -d "2001-02-03 04:05:06" /t/private/x /t/link && touch -d "2001-02-03 04:05:06" /t/private /t
 FROM scratch
 COPY a.txt /a
 COPY --from=made /t /t/
 COPY --from=made /t/hard /t/link /
+COPY --from=made /links/ /
 `
 
 // TestOutputs compares what leaves with the attributes that outputs have: media
@@ -43,7 +44,7 @@ func TestOutputs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := filepath.Join(t.TempDir(), strings.ReplaceAll(name, " ", "-"))
-			files := map[string]string{"zbuild.hcl": "target \"default\" {\n" + c.target + "\n}\n", "Dockerfile": outputsDockerfile, "a.txt": name + "\n", "scratch.Dockerfile": "FROM scratch\nCOPY a.txt /\n", "tree.Dockerfile": treeDockerfile, "per.Dockerfile": "FROM scratch\nARG TARGETARCH\nCOPY a.txt /$TARGETARCH\n"}
+			files := map[string]string{"zbuild.hcl": "target \"default\" {\n" + c.target + "\n}\n", "Dockerfile": outputsDockerfile, "a.txt": name + "\n", "scratch.Dockerfile": "FROM scratch\nCOPY a.txt /\nCOPY a.txt /d/\n", "tree.Dockerfile": treeDockerfile, "per.Dockerfile": "FROM scratch\nARG TARGETARCH\nCOPY a.txt /$TARGETARCH\n"}
 			check(t, os.MkdirAll(dir, 0o755))
 			for file, content := range files {
 				check(t, os.WriteFile(filepath.Join(dir, file), []byte(content), 0o644))
@@ -51,6 +52,9 @@ func TestOutputs(t *testing.T) {
 			check(t, age(dir))
 			var left, said [2]any
 			for i, program := range []string{"zbuild", "buildkit"} {
+				if c.stale {
+					makeStale(t, filepath.Join(dir, "out"))
+				}
 				tc := &testCase{name: filepath.Base(dir), targets: []string{"default"}, env: c.env}
 				o := s.build(t.Context(), t, tc, dir, program, "--metadata-file", program+".json")
 				if c.fails != (o.err != nil) {
@@ -78,10 +82,24 @@ func TestOutputs(t *testing.T) {
 	}
 }
 
+// makeStale makes files that an output finds: some in its way, and others. There are no
+// two directories beside one another: buildx fails over those when it deletes.
+func makeStale(t *testing.T, dir string) {
+	t.Helper()
+	for _, file := range []string{"a", "stale", "t/stale", "link/was-a-directory", "u", "zz/x"} {
+		file = filepath.Join(dir, file)
+		check(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		check(t, os.WriteFile(file, []byte("stale"), 0o600))
+	}
+	check(t, os.Symlink("stale", filepath.Join(dir, "hard")))
+	check(t, age(dir))
+}
+
 type outputCase struct {
 	target string // its attributes
 	env    []string
 	fails  bool
+	stale  bool                               // there are files already where it goes
 	leaves func(t *testing.T, dir string) any // reads what goes to "out" and nowhere else; nil for what is pushed
 }
 
