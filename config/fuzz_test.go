@@ -61,6 +61,43 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
+// FuzzVarFile checks the same of files of values, and that what is quoted in one is
+// not in what is shown of it.
+func FuzzVarFile(f *testing.F) {
+	f.Add([]byte("S = \"hunter2\"\nL = [\"hunter2\", 1]\nO = { a = true }\n"), false)
+	f.Add([]byte(`{"S": "hunter2", "L": ["hunter2"], "O": {"a": "hunter2"}, "X": 1}`), true)
+	f.Add([]byte("S = \"hunter2\nL = <<END\nhunter2\nEND\nblock {}\nX = upper(\"hunter2\")\n"), false)
+	project := []byte(`
+variable "S" { default = 1 }
+variable "L" { type = list(string) }
+variable "O" { type = object({ a = string, b = optional(number) }) }
+target "default" { args = { S = S, L = join(",", L) } }
+`)
+	f.Fuzz(func(t *testing.T, text []byte, json bool) {
+		if len(text) > 1<<14 {
+			return
+		}
+		name := "values.tfvars"
+		if json {
+			name = "values.json"
+		}
+		request := config.Request{
+			Dir: "/project", Files: []string{"zbuild.hcl"}, VarFiles: []string{name}, LocalPlatform: "linux/amd64",
+			ReadFile: func(path string) ([]byte, error) {
+				if filepath.Base(path) == name {
+					return text, nil
+				}
+				return project, nil
+			},
+		}
+		loadTwice(t, request, text)
+		p, _ := config.Load(context.Background(), request)
+		if shown := p.Sources[name]; bytes.Count(text, []byte(`"`)) == 2 && bytes.Contains(text, []byte(`= "hunter2"`)) && bytes.Contains(shown, []byte("hunter2")) {
+			t.Errorf("what is quoted is shown:\n%s", shown)
+		}
+	})
+}
+
 // FuzzCompose checks the same of Compose files.
 func FuzzCompose(f *testing.F) {
 	paths, err := filepath.Glob("../test/bake/testdata/*compose*.txtar")

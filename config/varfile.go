@@ -113,8 +113,8 @@ func withoutStrings(s *source) []byte {
 	return text
 }
 
-// checkGivenVars says which values of --var-file are for variables that there are
-// not. Compose files have variables that nobody declares.
+// checkGivenVars says which values of --var-file and --var are for variables that
+// there are not. Compose files have variables that nobody declares.
 func (l *loader) checkGivenVars(e *evaluation) {
 	if slices.ContainsFunc(l.sources, func(s *source) bool { return s.compose }) {
 		return
@@ -122,6 +122,11 @@ func (l *loader) checkGivenVars(e *evaluation) {
 	for _, name := range slices.Sorted(maps.Keys(l.givenVars)) {
 		if !slices.Contains(e.declared, name) {
 			l.errorf(l.givenVars[name].key.Ptr(), "Unknown variable", "No build file declares a variable %q.%s", name, didYouMean(name, e.declared))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.req.Vars)) {
+		if !slices.Contains(e.declared, name) && !slices.Contains(e.declared, strings.TrimSuffix(name, "_JSON")) {
+			l.warnf(nil, "Unknown variable", "No build file declares a variable %q; --var is ignored, as bake does.%s", name, didYouMean(name, e.declared))
 		}
 	}
 }
