@@ -1,7 +1,9 @@
 package config
 
 import (
+	"fmt"
 	"maps"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -115,7 +117,7 @@ func (r *resolver) requested() *printed {
 	}
 	var names []string
 	for _, pattern := range asked {
-		names = append(names, r.match(strings.ReplaceAll(pattern, ".", "_"), len(r.req.Targets) == 0)...)
+		names = append(names, r.match(pattern, len(r.req.Targets) == 0)...)
 	}
 	names = unique(names)
 
@@ -162,7 +164,8 @@ func (r *resolver) defaultGroup(out *printed, names []string) {
 
 // match are the names of targets and groups that an argument of the command line
 // stands for.
-func (r *resolver) match(pattern string, implied bool) []string {
+func (r *resolver) match(written string, implied bool) []string {
+	pattern := strings.ReplaceAll(written, ".", "_")
 	if !strings.ContainsAny(pattern, "*?[]") {
 		if r.targets[pattern] == nil && r.groups[pattern] == nil && !r.mayExist(pattern) {
 			if implied {
@@ -170,7 +173,7 @@ func (r *resolver) match(pattern string, implied bool) []string {
 					listed(r.known()))
 				return nil
 			}
-			r.errorf(nil, "Unknown target", "There is no target or group called %q.%s%s", pattern, didYouMean(pattern, r.known()), listed(r.known()))
+			r.errorf(nil, "Unknown target", "There is no target or group called %q.%s%s%s", written, r.pathHint(written), didYouMean(pattern, r.known()), listed(r.known()))
 			return nil
 		}
 		return []string{pattern}
@@ -198,6 +201,20 @@ func (r *resolver) match(pattern string, implied bool) []string {
 		}
 	}
 	return names
+}
+
+// pathHint says how to name a build file or a directory to somebody who has named one
+// where a target belongs.
+func (r *resolver) pathHint(written string) string {
+	info, err := os.Stat(r.abs(written))
+	switch {
+	case err != nil || written == "":
+		return ""
+	case info.IsDir():
+		return " It is a directory: which to build from is said in the build file, by context."
+	default:
+		return fmt.Sprintf(" It is a file: build files are named with --file %s.", written)
+	}
 }
 
 // expand is the list of the targets that a name stands for, and of the groups
