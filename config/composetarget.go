@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -205,23 +206,6 @@ func (c *composeService) relative(p string) string {
 		return rel
 	}
 	return p
-}
-
-// absolutePaths are those that are written in files of which the first is included;
-// nil if it is not.
-func absolutePaths(sources []*source) map[string]bool {
-	if !sources[0].included {
-		return nil
-	}
-	all := map[string]bool{}
-	for _, s := range sources {
-		for node := range nodes(s.yaml()) {
-			if node.Kind == yaml.ScalarNode && filepath.IsAbs(node.Value) {
-				all[node.Value] = true
-			}
-		}
-	}
-	return all
 }
 
 // given is nil for what a Compose file does not say.
@@ -425,4 +409,30 @@ func (x *extensionBlock) addTo(t *wireTarget) error {
 	}
 	slices.SortFunc(t.SSH, (*buildflags.SSH).Less)
 	return nil
+}
+
+// unmarshaling is what yaml says of a value that it cannot put where it belongs; the
+// line is one of a document that nobody has written.
+var unmarshaling = regexp.MustCompile("^line \\d+: cannot unmarshal !!(\\S+)(?: `(.*)`)? into (\\S+)$")
+
+// unmarshalText says the same of what x-bake has.
+func unmarshalText(err *yaml.TypeError) string {
+	var all []string
+	for _, text := range err.Errors {
+		if m := unmarshaling.FindStringSubmatch(text); m != nil {
+			kind := m[3]
+			switch kind {
+			case "string":
+				kind = "string or a list of strings"
+			case "map[string]string", "config.extensionBlock":
+				kind = "mapping"
+			}
+			text = "has to be a " + kind
+			if m[2] != "" {
+				text += fmt.Sprintf(", not %q", m[2])
+			}
+		}
+		all = append(all, text)
+	}
+	return strings.Join(all, "; ")
 }

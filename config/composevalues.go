@@ -12,7 +12,7 @@ import (
 	"strings"
 
 	composetypes "github.com/compose-spec/compose-go/v2/types"
-	"go.yaml.in/yaml/v3"
+	"go.yaml.in/yaml/v4"
 )
 
 // compose-go ends with the first value that it cannot use. To find the others, each
@@ -29,6 +29,7 @@ type composeSearch struct {
 	env    composetypes.Mapping
 	source *source
 	tries  int
+	work   int // see composeWork
 	found  []composeProblem
 }
 
@@ -120,10 +121,10 @@ func elements(node *yaml.Node) (all []composeValue) {
 
 // try notes what is wrong with a value, and reports whether anything is.
 func (c *composeSearch) try(v composeValue) bool {
-	c.tries++
 	node := findNode(v.node, nil)
+	c.tries, c.work = c.tries+1, c.work+composeWork(node)
 	var value any
-	if c.tries > maxComposeTries || c.ctx.Err() != nil || node == nil || isCustom(node) || node.Decode(&value) != nil {
+	if c.tries > maxComposeTries || c.work > maxComposeWork || c.ctx.Err() != nil || node == nil || isCustom(node) || node.Decode(&value) != nil {
 		return false
 	}
 	err := c.usable(v.file(value))
@@ -284,30 +285,4 @@ func composeText(err error) string {
 	text = strings.ReplaceAll(text, " must be a array", " must be a list")
 	text = strings.ReplaceAll(text, " must be a integer", " must be an integer")
 	return strings.TrimSuffix(text, ".")
-}
-
-// unmarshaling is what yaml says of a value that it cannot put where it belongs; the
-// line is one of a document that nobody has written.
-var unmarshaling = regexp.MustCompile("^line \\d+: cannot unmarshal !!(\\S+)(?: `(.*)`)? into (\\S+)$")
-
-// unmarshalText says the same of what x-bake has.
-func unmarshalText(err *yaml.TypeError) string {
-	var all []string
-	for _, text := range err.Errors {
-		if m := unmarshaling.FindStringSubmatch(text); m != nil {
-			kind := m[3]
-			switch kind {
-			case "string":
-				kind = "string or a list of strings"
-			case "map[string]string", "config.extensionBlock":
-				kind = "mapping"
-			}
-			text = "has to be a " + kind
-			if m[2] != "" {
-				text += fmt.Sprintf(", not %q", m[2])
-			}
-		}
-		all = append(all, text)
-	}
-	return strings.Join(all, "; ")
 }

@@ -14,7 +14,7 @@ import (
 
 	"github.com/docker/buildx/util/urlutil"
 	"github.com/hashicorp/hcl/v2"
-	"go.yaml.in/yaml/v3"
+	"go.yaml.in/yaml/v4"
 
 	"github.com/zbuild/zbuild/internal/beneath"
 )

@@ -3,10 +3,11 @@ package config
 import (
 	"bytes"
 	"iter"
+	"path/filepath"
 	"slices"
 
 	"github.com/hashicorp/hcl/v2"
-	"go.yaml.in/yaml/v3"
+	"go.yaml.in/yaml/v4"
 )
 
 // Where in a YAML document something is. yaml says where a value begins, by line and
@@ -112,4 +113,21 @@ func nodeRange(s *source, node *yaml.Node) *hcl.Range {
 	}
 	at := rangeOf(s, line.Start.Byte+start, line.Start.Byte+end)
 	return &at
+}
+
+// absolutePaths are those that are written in files of which the first is included;
+// nil if it is not.
+func absolutePaths(sources []*source) map[string]bool {
+	if !sources[0].included {
+		return nil
+	}
+	all := map[string]bool{}
+	for _, s := range sources {
+		for node := range nodes(s.yaml()) {
+			if node.Kind == yaml.ScalarNode && filepath.IsAbs(node.Value) {
+				all[node.Value] = true
+			}
+		}
+	}
+	return all
 }
