@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -90,4 +91,24 @@ func listed(names []string) string {
 		names = names[:most]
 	}
 	return fmt.Sprintf(" The file has %s%s.", strings.Join(names, ", "), more)
+}
+
+// problems are what an error says; nothing if it is what something else is to blame for.
+func problems(at hcl.Range, summary string, err error) (diags hcl.Diagnostics) {
+	switch {
+	case err == nil, errors.Is(err, errBroken):
+		return nil
+	case errors.As(err, &diags):
+		return diags
+	default:
+		return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: summary, Detail: sentence(err.Error()), Subject: &at}}
+	}
+}
+
+// sentence is the text of an error as a sentence.
+func sentence(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:] + "."
 }

@@ -124,7 +124,7 @@ func (d *diagnosis) explain(u *unit, diags hcl.Diagnostics) {
 		}
 		d.explainAttribute(u, &clone)
 		d.explainKind(&clone)
-		if s := d.source(clone.Subject.Filename); clone.Summary == "Unsupported argument" && s != nil && s.ours {
+		if s := d.source(clone.Subject.Filename); u.kind == "function" && clone.Summary == "Unsupported argument" && s != nil && s.ours {
 			continue // reported by checkBlock
 		}
 		clone.Context = nil

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"strings"
 
 	"github.com/docker/buildx/bake/hclparser/gohcl"
 	"github.com/hashicorp/hcl/v2"
@@ -207,22 +206,7 @@ func (e *evaluator) fail(key any, at hcl.Range, summary string, err error) {
 	if _, ok := e.failures[key]; ok {
 		return
 	}
-	var diags hcl.Diagnostics
-	switch {
-	case errors.Is(err, errBroken):
-	case errors.As(err, &diags):
-	default:
-		diags = hcl.Diagnostics{{Severity: hcl.DiagError, Summary: summary, Detail: sentence(err.Error()), Subject: &at}}
-	}
-	e.failures[key] = diags
-}
-
-// sentence is the text of an error as a sentence.
-func sentence(s string) string {
-	if s == "" {
-		return s
-	}
-	return strings.ToUpper(s[:1]) + s[1:] + "."
+	e.failures[key] = problems(at, summary, err)
 }
 
 // isReserved reports whether a name is that of blocks or of a built-in variable:

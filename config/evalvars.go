@@ -287,8 +287,13 @@ func (e *evaluator) evaluateVariables(it *items) []*Variable {
 	for _, b := range it.blocks {
 		if v := e.variables[firstLabel(b)]; b.Type == "variable" && v != nil && v.block == b {
 			all = append(all, v)
+			wrong := e.failures[b] // its body
 			if err := e.resolve(v.name, e.scope); err != nil {
 				e.fail(b, b.DefRange, "Invalid value", err)
+			}
+			if len(wrong) > 0 { // its value is of no use, but can be wrong, too
+				_, err := e.evaluate(v.name, nil, v, e.scope)
+				e.failures[b] = append(e.failures[b], problems(b.DefRange, "Invalid value", err)...)
 			}
 		}
 	}
