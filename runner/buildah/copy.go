@@ -61,28 +61,40 @@ func (f *fileJob) copy(layer *stepLayer, a *pb.FileActionCopy, from int) (err er
 		}
 	}
 	for _, m := range matches {
+		if err := layer.back(); err != nil {
+			return err
+		}
 		if err := f.followTop(tree, a, m); err != nil {
 			return err
 		}
-		if a.AttemptUnpackDockerCompatibility {
-			unpacked, err := unpack(tree, m, root, dest, asked)
-			if err != nil {
-				return fmt.Errorf("unpacking %s: %w", m, err)
-			}
-			if unpacked {
-				continue
-			}
-		}
-		if local {
-			err = f.copyLocal(layer, a, tree, m, owner, len(matches) == 1)
-		} else {
-			err = f.copyFrozen(layer, a, tree, m, owner, from, len(matches) == 1)
+		unpacked, err := f.unpackMatch(layer, a, tree, m, asked)
+		switch {
+		case unpacked || err != nil:
+		case local:
+			err = f.copyLocal(layer, a, tree, m, owner)
+		default:
+			err = f.copyFrozen(layer, a, tree, m, owner, from)
 		}
 		if err != nil {
-			return hideRoots(err, tree.Dir, root)
+			return hideRoots(err, tree.Dir, layer.root)
 		}
 	}
 	return nil
+}
+
+// unpackMatch unpacks a match if ADD does so with it.
+func (f *fileJob) unpackMatch(layer *stepLayer, a *pb.FileActionCopy, tree source.Tree, match string, owner *fscopy.User) (bool, error) {
+	if !a.AttemptUnpackDockerCompatibility {
+		return false, nil
+	}
+	unpacked, err := unpack(tree, match, layer.root, cleanPath(a.Dest), owner)
+	if err != nil {
+		return false, fmt.Errorf("unpacking %s: %w", match, err)
+	}
+	if unpacked {
+		f.spoil(layer)
+	}
+	return unpacked, nil
 }
 
 // require makes sure that a path is there, and among what is copied: as with BuildKit
@@ -175,7 +187,7 @@ func (f *fileJob) followTop(tree source.Tree, a *pb.FileActionCopy, match string
 
 // copyLocal copies a match of a build context: all of it into the layer's own
 // directory, when that is not mounted any more, or file by file.
-func (f *fileJob) copyLocal(layer *stepLayer, a *pb.FileActionCopy, tree source.Tree, match string, owner *fscopy.User, only bool) error {
+func (f *fileJob) copyLocal(layer *stepLayer, a *pb.FileActionCopy, tree source.Tree, match string, owner *fscopy.User) error {
 	implied, err := tree.Implied(match)
 	if err != nil {
 		return err
@@ -191,25 +203,32 @@ func (f *fileJob) copyLocal(layer *stepLayer, a *pb.FileActionCopy, tree source.
 		return err
 	}
 	m := &files.Matches[0]
-	if there, ok := f.fillable(layer, a, m); ok && only && len(implied) == 0 {
+	if there, ok := f.fillable(layer, a, m); ok && len(implied) == 0 {
 		if err := f.copyTaken(layer, a, tree, m, owner, nil, true); err != nil {
 			return err
 		}
-		if f.fill, err = f.filling(layer, a, tree, files, owner, there); err != nil || f.fill != nil {
+		fill, err := f.filling(layer, a, tree, files, owner, there)
+		if err != nil {
 			return err
 		}
+		if fill != nil {
+			return f.fillWith(layer, fill)
+		}
 	}
+	f.others = true
+	f.spoilAt(layer, tree, match, a.Dest)
 	return f.copyTaken(layer, a, tree, m, owner, implied, false)
 }
 
 // copyFrozen copies a match of a stage or image: grafted, if that can be done, or file
 // by file.
-func (f *fileJob) copyFrozen(layer *stepLayer, a *pb.FileActionCopy, tree source.Tree, match string, owner *fscopy.User, from int, only bool) error {
-	if only && f.single && unaltered(a) && from >= 0 && f.e.native {
-		if grafted, err := f.prepareGraft(layer, a, tree, match, owner, f.refs[from]); grafted || err != nil {
+func (f *fileJob) copyFrozen(layer *stepLayer, a *pb.FileActionCopy, tree source.Tree, match string, owner *fscopy.User, from int) error {
+	if unaltered(a) && from >= 0 && f.e.native {
+		if grafted, err := f.grafted(layer, a, tree, match, owner, f.refs[from]); grafted || err != nil {
 			return err
 		}
 	}
+	f.spoilAt(layer, tree, match, a.Dest)
 	return fscopy.Copy(f.ctx, tree.Dir, match, layer.root, cleanPath(a.Dest), copyOptions(a, nil, owner))
 }
 

@@ -31,12 +31,10 @@ type fileJob struct {
 	ctx  context.Context
 	refs []*fileRef // the operation's inputs, then what each action left
 	uses []int      // how often each ref is still needed as a base
-	// list lists what is selected of a build context, if it can; single says that there
-	// is no other action, and fill is what that one leaves to be done.
+	// list lists what is selected of a build context, if it can.
 	list   func(context.Context, source.Tree, source.Selection) (*source.Listing, error)
-	single bool
-	fill   *filling
-	graft  *graft // is done like a filling
+	fills  []*filling // that were done
+	others bool       // something was done to a layer after the first of them, and not by them
 	views  []*view
 	settle func(exactly *source.Listing) error
 }
@@ -50,7 +48,7 @@ type fileRef struct {
 }
 
 func (e *Engine) doFile(ctx context.Context, op *pb.FileOp, job runner.Job) (out []runner.Snapshot, err error) {
-	f := &fileJob{e: e, ctx: ctx, list: job.List, single: len(op.Actions) == 1, settle: func(l *source.Listing) error { return settled(ctx, job, l) }}
+	f := &fileJob{e: e, ctx: ctx, list: job.List, settle: func(l *source.Listing) error { return settled(ctx, job, l) }}
 	for _, in := range job.Inputs {
 		f.refs = append(f.refs, &fileRef{input: in})
 	}
@@ -78,10 +76,8 @@ func (e *Engine) doFile(ctx context.Context, op *pb.FileOp, job runner.Job) (out
 			f.uses[len(job.Inputs)+i]++ // an output must stay as it is
 		}
 	}
-	if f.fill == nil {
-		if err := f.settle(nil); err != nil {
-			return nil, err
-		}
+	if err := f.settle(f.exactly()); err != nil {
+		return nil, err
 	}
 	out = make([]runner.Snapshot, outputs)
 	for i, r := range results {
@@ -135,10 +131,15 @@ func (f *fileJob) act(a *pb.FileAction) (*fileRef, error) {
 }
 
 func (f *fileJob) perform(ref *fileRef, a *pb.FileAction) error {
+	if err := ref.layer.back(); err != nil {
+		return err
+	}
+	if x, ok := a.Action.(*pb.FileAction_Copy); ok {
+		return f.copy(ref.layer, x.Copy, int(a.SecondaryInput))
+	}
+	f.spoil(ref.layer)
 	root := ref.layer.root
 	switch x := a.Action.(type) {
-	case *pb.FileAction_Copy:
-		return f.copy(ref.layer, x.Copy, int(a.SecondaryInput))
 	case *pb.FileAction_Mkdir:
 		return f.mkdir(root, x.Mkdir)
 	case *pb.FileAction_Mkfile:
@@ -180,38 +181,14 @@ func (f *fileJob) snapshot(r *fileRef) (runner.Snapshot, error) {
 		return r.input.Snapshot, nil
 	}
 	if !r.froze {
-		if err := f.freeze(r.layer); err != nil {
+		s, err := r.layer.freeze()
+		if err != nil {
 			return "", err
 		}
 		r.froze = true
+		f.remember(s)
 	}
 	return runner.Snapshot(r.layer.id), nil
-}
-
-// freeze freezes a layer when everything is in it.
-func (f *fileJob) freeze(l *stepLayer) error {
-	if f.graft != nil {
-		_, err := l.freezeAfter(func() error { return hideRoots(f.graft.do(f.ctx), f.graft.match.Dir(), f.graft.dir) })
-		return err
-	}
-	if f.fill == nil {
-		_, err := l.freeze()
-		return err
-	}
-	s, err := l.freezeAfter(func() error {
-		exact, err := f.fill.fill(f.ctx)
-		switch {
-		case err != nil:
-			return f.moved(hideRoots(err, f.fill.match.Dir(), f.fill.dir))
-		case exact:
-			return f.settle(f.fill.list)
-		}
-		return f.settle(nil)
-	})
-	if err == nil {
-		f.fill.remember(s)
-	}
-	return err
 }
 
 // open gives the root of a tree to read from, until the operation has ended. The tree

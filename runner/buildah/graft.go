@@ -25,14 +25,14 @@ import (
 	"github.com/zbuild/zbuild/internal/source"
 )
 
-// graft is a copy that waits for its layer to be unmounted.
+// graft is a copy into a layer's own directory.
 type graft struct {
 	match *source.Match // in a view that is open as long as the operation lasts
 	owner *fscopy.User  // nil if every file keeps its own
 	dir   string        // the layer's own directory
 	dest  string        // in that; it exists
-	there []string      // directories of the match that exist in that
-	from  []string      // where the match is in layers that files can be linked from, the topmost first
+	there occupied
+	from  []string // where the match is in layers that files can be linked from, the topmost first
 }
 
 // unaltered reports whether a copy of a directory leaves files as they are, but for
@@ -41,9 +41,8 @@ func unaltered(a *pb.FileActionCopy) bool {
 	return a.DirCopyContents && a.ModeStr == "" && a.Mode == -1 && a.Timestamp == -1
 }
 
-// prepareGraft copies only the directory itself and leaves the rest to f.graft. It does
-// nothing if the match cannot be grafted.
-func (f *fileJob) prepareGraft(layer *stepLayer, a *pb.FileActionCopy, tree source.Tree, match string, owner *fscopy.User, from *fileRef) (bool, error) {
+// grafted copies a match by a graft. It does nothing if that cannot be.
+func (f *fileJob) grafted(layer *stepLayer, a *pb.FileActionCopy, tree source.Tree, match string, owner *fscopy.User, from *fileRef) (bool, error) {
 	if len(a.IncludePatterns)+len(a.ExcludePatterns) > 0 {
 		return false, nil
 	}
@@ -70,16 +69,18 @@ func (f *fileJob) prepareGraft(layer *stepLayer, a *pb.FileActionCopy, tree sour
 	if err := fscopy.Copy(f.ctx, top.dir, m.Path, layer.root, cleanPath(a.Dest), copyOptions(a, nil, owner)); err != nil {
 		return false, hideRoots(err, top.dir, layer.root)
 	}
-	f.graft, err = f.newGraft(layer, tree, m, dest, owner, from)
-	switch {
-	case err != nil:
-	case f.graft != nil:
-		f.graft.there = there
-		err = hideRoots(liftDirs(dest, there), layer.root)
-	default:
-		err = fscopy.Copy(f.ctx, tree.Dir, match, layer.root, cleanPath(a.Dest), copyOptions(a, nil, owner))
+	g, err := f.newGraft(layer, tree, m, dest, owner, from)
+	if g == nil {
+		return false, err
 	}
-	return true, err
+	if err := liftDirs(dest, there.dirs); err != nil {
+		return false, hideRoots(err, layer.root)
+	}
+	if len(there.files) > 0 {
+		f.spoil(layer)
+	}
+	g.there = there
+	return true, hideRoots(layer.aside(func() error { return g.do(f.ctx) }), tree.Dir, g.dir)
 }
 
 // newGraft gives the graft of which the directory is there already; nil if that is not
@@ -102,6 +103,9 @@ func (f *fileJob) newGraft(layer *stepLayer, tree source.Tree, m *source.Match, 
 		return nil, nil //nolint:nilerr // it is not in this layer
 	}
 	g := &graft{match: m, owner: owner, dir: lowers[0], dest: rel}
+	if len(lowers) == 1 {
+		return g, nil // COPY --link may put it on any other tree, and links its files there
+	}
 	below := strings.TrimPrefix(m.Root, tree.Dir)
 	for _, l := range above {
 		// What lies in a layer of both trees would be in the new one twice.

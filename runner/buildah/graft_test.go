@@ -67,8 +67,12 @@ func TestGraft(t *testing.T) {
 		e.native = true
 		return tar(s)
 	}
-	grafted := grafting(t, e, "", stage, nil)
-	if want := byFile("", nil); tar(grafted) != want {
+	unlinked := grafting(t, e, "", stage, nil)
+	if want := byFile("", nil); tar(unlinked) != want {
+		t.Errorf("on nothing: grafted it is %s, file by file %s", tar(unlinked), want)
+	}
+	grafted := grafting(t, e, root, stage, nil)
+	if want := byFile(root, nil); tar(grafted) != want {
 		t.Errorf("grafted it is %s, file by file %s", tar(grafted), want)
 	}
 	someone := &pb.ChownOpt{User: &pb.UserOpt{User: &pb.UserOpt_ByID{ByID: 7}}, Group: &pb.UserOpt{User: &pb.UserOpt_ByID{ByID: 8}}}
@@ -110,6 +114,9 @@ func TestGraft(t *testing.T) {
 	in := func(s runner.Snapshot, name string) uint64 {
 		t.Helper()
 		return inode(t, filepath.Join(layerDir(t, e, s), "dest", name))
+	}
+	if in(unlinked, "d/plain") == original("d/plain") {
+		t.Error("a file was linked into a layer that may be put anywhere")
 	}
 	for name, linked := range map[string]bool{"d/plain": true, "d/above": true, "d/twin": false, "d/below": false} {
 		if got := in(grafted, name) == original(name); got != linked {

@@ -17,7 +17,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -41,9 +40,8 @@ type intake struct {
 	top   string       // where the match itself comes to lie
 	// frozen says that nobody changes the files, and that they have no digests.
 	frozen bool
-	// there are directories that exist where they come to lie, and get what is copied
-	// besides what they have.
-	there []string
+	// there is what exists already where it comes to lie.
+	there occupied
 	// linker gives a function that makes files in a cheaper way, if it can; nil if there
 	// is none.
 	linker func() (link func(*source.File) bool, end func())
@@ -78,13 +76,13 @@ func (c *intake) all(ctx context.Context) error {
 }
 
 // contents copies what is in a match that is a directory. Where that comes to lie
-// nothing is yet but the directories that are said to be there.
+// nothing is yet but what is said to be there.
 func (c *intake) contents(ctx context.Context) error {
 	files := c.match.Files[1:]
 	for i := range files {
 		if f := &files[i]; f.Mode.IsDir() {
 			err := os.Mkdir(c.path(f), 0o700)
-			if errors.Is(err, fs.ErrExist) && slices.Contains(c.there, f.Name) {
+			if errors.Is(err, fs.ErrExist) && c.there.dirs[f.Name] {
 				err = nil
 			}
 			if err != nil {
@@ -113,6 +111,9 @@ func (c *intake) contents(ctx context.Context) error {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
+				if err := c.clear(f); err != nil {
+					return err
+				}
 				if err := c.file(f, c.path(f), link); err != nil {
 					return err
 				}
@@ -125,6 +126,9 @@ func (c *intake) contents(ctx context.Context) error {
 	}
 	for i := range c.match.Files {
 		if f := &c.match.Files[i]; f.Twin != "" {
+			if err := c.clear(f); err != nil {
+				return err
+			}
 			if err := os.Link(filepath.Join(c.top, f.Twin), c.path(f)); err != nil {
 				return err
 			}
@@ -138,6 +142,17 @@ func (c *intake) contents(ctx context.Context) error {
 			}
 			c.compare(f)
 		}
+	}
+	return nil
+}
+
+// clear makes room for a file.
+func (c *intake) clear(f *source.File) error {
+	if !c.there.files[f.Name] {
+		return nil
+	}
+	if err := os.Remove(c.path(f)); !errors.Is(err, fs.ErrNotExist) { // it may be in a layer below
+		return err
 	}
 	return nil
 }

@@ -26,6 +26,7 @@ type stepLayer struct {
 	e    *Engine
 	id   string
 	root string // where it is mounted
+	away bool   // it is not mounted just now
 	done bool
 }
 
@@ -89,20 +90,35 @@ func (e *Engine) unmount(id string) error {
 	return nil
 }
 
+// aside unmounts the layer to do something to its own directory. It stays unmounted.
+func (l *stepLayer) aside(do func() error) error {
+	if err := l.e.unmount(l.id); err != nil {
+		return fmt.Errorf("unmounting a layer: %w", err)
+	}
+	l.away = true
+	return do()
+}
+
+// back mounts a layer that is not mounted.
+func (l *stepLayer) back() error {
+	if !l.away {
+		return nil
+	}
+	root, err := l.e.mount(l.id)
+	if err != nil {
+		return fmt.Errorf("mounting a layer: %w", vanished(err))
+	}
+	l.root, l.away = root, false
+	return nil
+}
+
 // freeze unmounts the layer and gives its snapshot. From here on nothing writes
 // to it.
 func (l *stepLayer) freeze() (runner.Snapshot, error) {
-	return l.freezeAfter(func() error { return nil })
-}
-
-// freezeAfter does something to the layer's own directory, which must not be
-// mounted then, before it is frozen.
-func (l *stepLayer) freezeAfter(do func() error) (runner.Snapshot, error) {
-	if err := l.e.unmount(l.id); err != nil {
-		return "", fmt.Errorf("unmounting a layer: %w", err)
-	}
-	if err := do(); err != nil {
-		return "", err
+	if !l.away {
+		if err := l.e.unmount(l.id); err != nil {
+			return "", fmt.Errorf("unmounting a layer: %w", err)
+		}
 	}
 	if err := l.e.finished(l.id); err != nil {
 		return "", err
@@ -111,14 +127,24 @@ func (l *stepLayer) freezeAfter(do func() error) (runner.Snapshot, error) {
 	return runner.Snapshot(l.id), nil
 }
 
+// freezeAfter does something to the layer's own directory before it is frozen.
+func (l *stepLayer) freezeAfter(do func() error) (runner.Snapshot, error) {
+	if err := l.aside(do); err != nil {
+		return "", err
+	}
+	return l.freeze()
+}
+
 // drop deletes the layer unless it is frozen.
 func (l *stepLayer) drop() {
 	if l.done {
 		return
 	}
 	l.done = true
-	if err := l.e.unmount(l.id); err != nil {
-		l.e.log.Debug("unmounting an abandoned layer", "error", err)
+	if !l.away {
+		if err := l.e.unmount(l.id); err != nil {
+			l.e.log.Debug("unmounting an abandoned layer", "error", err)
+		}
 	}
 	if err := l.e.deleteLayer(l.id); err != nil {
 		l.e.log.Warn("an abandoned layer cannot be deleted now; the next start tries again", "layer", l.id, "error", err)

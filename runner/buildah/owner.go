@@ -65,6 +65,9 @@ func (f *fileJob) withNames(n *pb.NamedUserOpt, root string, fn func(dir string)
 		return fn(root)
 	}
 	if r := f.refs[i]; r.layer != nil && !r.froze {
+		if err := r.layer.back(); err != nil {
+			return err
+		}
 		return fn(r.layer.root)
 	}
 	tree, err := f.open(i)

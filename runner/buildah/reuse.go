@@ -30,18 +30,28 @@ import (
 	"github.com/zbuild/zbuild/runner"
 )
 
-// filling is a copy that waits for its layer to be unmounted.
+// filling is a copy into a layer's own directory.
 type filling struct {
 	e     *Engine
+	layer string
 	list  *source.Listing
 	match *source.Match // the only one of it
 	owner fscopy.User
-	dir   string   // the layer's own directory
-	dest  string   // in that; it exists
-	there []string // directories of the match that exist in that
-	note  string   // file about the result
+	dir   string // the layer's own directory
+	dest  string // in that; it exists
+	there occupied
+	note  string // file about the result
 	had   map[string][32]byte
 	from  string // where the earlier result has its files, if there is one
+
+	exact  bool // what is there now is what was listed
+	spoilt bool // something was done since then to files that may be its own
+}
+
+// occupied is what of a match has something of its name where it comes to lie.
+type occupied struct {
+	dirs  map[string]bool // directories that are merged
+	files map[string]bool // what takes the place of something else
 }
 
 // copied is what is remembered of a copy's result.
@@ -58,20 +68,20 @@ const copiesName = "copies"
 // fillable says whether a copy of a match of a build context can be done into the
 // layer's own directory, or has to be done file by file, with an eye on what is
 // there.
-func (f *fileJob) fillable(layer *stepLayer, a *pb.FileActionCopy, m *source.Match) (there []string, ok bool) {
-	if !f.single || f.list == nil || !unaltered(a) || !f.e.native || !plain(m) {
-		return nil, false
+func (f *fileJob) fillable(layer *stepLayer, a *pb.FileActionCopy, m *source.Match) (there occupied, ok bool) {
+	if f.list == nil || !unaltered(a) || !f.e.native || !plain(m) {
+		return there, false
 	}
 	dest, err := rootfs.RootPath(layer.root, filepath.Clean(a.Dest))
 	if err != nil {
-		return nil, false
+		return there, false
 	}
 	return room(m, dest)
 }
 
 // filling gives the filling that does the rest of a copy of which only the directory
 // itself was made; nil if that is not in this layer.
-func (f *fileJob) filling(layer *stepLayer, a *pb.FileActionCopy, tree source.Tree, list *source.Listing, owner *fscopy.User, there []string) (*filling, error) {
+func (f *fileJob) filling(layer *stepLayer, a *pb.FileActionCopy, tree source.Tree, list *source.Listing, owner *fscopy.User, there occupied) (*filling, error) {
 	m := &list.Matches[0]
 	lowers, err := f.e.lowerDirs(layer.id)
 	if err != nil || len(lowers) == 0 {
@@ -85,7 +95,7 @@ func (f *fileJob) filling(layer *stepLayer, a *pb.FileActionCopy, tree source.Tr
 	if info, err := os.Lstat(filepath.Join(lowers[0], rel)); err != nil || !info.IsDir() {
 		return nil, nil //nolint:nilerr // it is not in this layer
 	}
-	if err := liftDirs(dest, there); err != nil {
+	if err := liftDirs(dest, there.dirs); err != nil {
 		return nil, hideRoots(err, layer.root)
 	}
 	what, err := a.MarshalVT()
@@ -93,7 +103,7 @@ func (f *fileJob) filling(layer *stepLayer, a *pb.FileActionCopy, tree source.Tr
 		return nil, err
 	}
 	id := digest.FromString(tree.Dir + "\x00" + m.Path + "\x00" + strings.Join(tree.Exclude, "\n") + "\x00" + string(what)).Encoded()
-	fill := &filling{e: f.e, list: list, match: m, owner: *owner, dir: lowers[0], dest: rel, there: there, note: filepath.Join(f.e.StateDir(), copiesName, id[:2], id)}
+	fill := &filling{e: f.e, layer: layer.id, list: list, match: m, owner: *owner, dir: lowers[0], dest: rel, there: there, note: filepath.Join(f.e.StateDir(), copiesName, id[:2], id)}
 	fill.recall()
 	return fill, nil
 }
@@ -115,38 +125,38 @@ func plain(m *source.Match) bool {
 }
 
 // room looks whether a match can be put into dest without an eye on what lies there: at
-// the most, files take the place of files, and directories that of directories. Those
-// are in there.
-func room(m *source.Match, dest string) (there []string, ok bool) {
+// the most, files take the place of files, and directories that of directories.
+func room(m *source.Match, dest string) (there occupied, ok bool) {
 	info, err := os.Lstat(dest)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, true
+		return there, true
 	}
 	if err != nil || !info.IsDir() {
-		return nil, false
+		return there, false
 	}
-	known := map[string]bool{".": true}
+	there = occupied{dirs: make(map[string]bool), files: make(map[string]bool)}
 	for i := range m.Files[1:] {
 		f := &m.Files[1+i]
-		if !known[path.Dir(f.Name)] {
+		if in := path.Dir(f.Name); in != "." && !there.dirs[in] {
 			continue // the directory that it is in comes with it
 		}
 		info, err := os.Lstat(filepath.Join(dest, f.Name))
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil || info.IsDir() != f.Mode.IsDir():
-			return nil, false
+			return there, false
 		case info.IsDir():
-			known[f.Name] = true
-			there = append(there, f.Name)
+			there.dirs[f.Name] = true
+		default:
+			there.files[f.Name] = true
 		}
 	}
 	return there, true
 }
 
 // liftDirs brings directories into the layer that is mounted, as they are.
-func liftDirs(dest string, names []string) error {
-	for _, n := range names {
+func liftDirs(dest string, names map[string]bool) error {
+	for n := range names {
 		p := filepath.Join(dest, n)
 		var st unix.Stat_t
 		err := unix.Lstat(p, &st)
@@ -203,24 +213,88 @@ func (c *filling) remember(s runner.Snapshot) {
 	}
 }
 
-// fill puts everything into the layer's directory, which is not mounted. It reports
+// fill puts everything into the layer's directory, which is not mounted, and finds out
 // whether that is exactly what was listed.
-func (c *filling) fill(ctx context.Context) (exact bool, err error) {
+func (c *filling) fill(ctx context.Context) error {
 	top := filepath.Join(c.dir, c.dest)
 	var was unix.Stat_t
 	if err := unix.Lstat(top, &was); err != nil {
-		return false, err
+		return err
 	}
 	in, err := newIntake(c.match, top, &c.owner)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer in.close()
 	in.linker, in.there = c.linker, c.there
 	if err := in.contents(ctx); err != nil {
-		return false, err
+		return err
 	}
-	return !in.changed.Load(), unix.UtimesNanoAt(unix.AT_FDCWD, top, []unix.Timespec{was.Atim, was.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
+	c.exact = !in.changed.Load()
+	return unix.UtimesNanoAt(unix.AT_FDCWD, top, []unix.Timespec{was.Atim, was.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// fillWith does a filling.
+func (f *fileJob) fillWith(layer *stepLayer, fill *filling) error {
+	if len(fill.there.files) > 0 {
+		f.spoil(layer)
+	}
+	f.fills = append(f.fills, fill)
+	return hideRoots(layer.aside(func() error { return fill.fill(f.ctx) }), fill.match.Dir(), fill.dir)
+}
+
+// exactly is the listing that is all that was copied of build contexts, if that is
+// known.
+func (f *fileJob) exactly() *source.Listing {
+	if len(f.fills) == 1 && f.fills[0].exact && !f.others {
+		return f.fills[0].list
+	}
+	return nil
+}
+
+// spoil makes sure that nobody takes files over that are not what fillings have made.
+func (f *fileJob) spoil(layer *stepLayer) {
+	for _, c := range f.fills {
+		if c.layer == layer.id {
+			c.spoilt = true
+		}
+	}
+}
+
+// spoilAt does so if a copy of a match takes the place of something.
+func (f *fileJob) spoilAt(layer *stepLayer, tree source.Tree, match, dest string) {
+	if len(f.fills) == 0 {
+		return
+	}
+	from, err := rootfs.RootPath(tree.Dir, match)
+	if err == nil {
+		var info fs.FileInfo
+		if info, err = os.Lstat(from); err == nil && info.IsDir() {
+			err = fs.ErrExist
+		}
+	}
+	var to string
+	if err == nil {
+		to, err = rootfs.RootPath(layer.root, dest)
+	}
+	if info, err2 := os.Lstat(to); err == nil && err2 == nil && info.IsDir() {
+		to = filepath.Join(to, path.Base(match))
+	}
+	if err == nil {
+		if _, err = os.Lstat(to); errors.Is(err, fs.ErrNotExist) {
+			return
+		}
+	}
+	f.spoil(layer)
+}
+
+// remember notes the fillings of a layer that is frozen now.
+func (f *fileJob) remember(s runner.Snapshot) {
+	for _, c := range f.fills {
+		if c.layer == string(s) && !c.spoilt {
+			c.remember(s)
+		}
+	}
 }
 
 // linker gives a function that makes a file by linking what the earlier result has, if

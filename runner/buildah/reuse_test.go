@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/moby/buildkit/solver/pb"
 
@@ -147,6 +148,82 @@ func TestReuse(t *testing.T) {
 		text, err := os.ReadFile(filepath.Join(own(s), "a/same"))
 		if err != nil || strings.TrimSpace(string(text)) != "same" {
 			t.Errorf("a RUN wrote through into another layer: %q, %v", text, err)
+		}
+	}
+}
+
+// Several copies in one operation see what those before them have left, whichever way
+// they are done; and nothing is taken over that a later one has replaced.
+func TestFillSeveral(t *testing.T) {
+	e := open(t, Options{})
+	if !e.native {
+		t.Fatal("overlay does not work here, and with it nothing of this")
+	}
+	dir := t.TempDir()
+	when := time.Unix(1_000_000_000, 0)
+	write := func(name, text string) {
+		t.Helper()
+		p := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for ; p != dir; p = filepath.Dir(p) { // all look the same but for what is in them
+			if err := os.Chtimes(p, when, when); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	write("p/both", "p")
+	write("p/sub/both", "p")
+	write("p/sub/p", "p")
+	write("q/both", "q")
+	write("q/sub/both", "q")
+	write("q/sub/q", "q")
+	write("both", "x")
+	local := runner.Input{Local: &planner.Local{Dir: dir}}
+	several := func(sources ...string) *pb.Op {
+		op := &pb.Op{Inputs: []*pb.Input{{}, {}}, Op: &pb.Op_File{File: &pb.FileOp{}}}
+		for i, src := range sources {
+			one := copyOp(src, "/d/").GetFile().Actions[0]
+			one.Input, one.SecondaryInput, one.Output = 0, 1, -1
+			if i > 0 {
+				one.Input = int64(len(op.Inputs) + i - 1)
+			}
+			if i == len(sources)-1 {
+				one.Output = 0
+			}
+			op.GetFile().Actions = append(op.GetFile().Actions, one)
+		}
+		return op
+	}
+	root := runner.Input{Snapshot: tinyRoot(t, e)}
+	run := func(j runner.Job) string {
+		t.Helper()
+		out, err := e.Do(t.Context(), j)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := e.adopt(t.Context(), "", "", out[0], nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l.DiffID.String()
+	}
+	for _, sources := range [][]string{{"/p", "/q"}, {"/q", "/p"}, {"/p", "/both"}, {"/both", "/p"}, {"/p", "/both", "/q"}, {"/p", "/q", "/p"}} {
+		var out bytes.Buffer
+		want := run(job(several(sources...), &out, root, local))
+		for range 2 { // the second takes over what it can
+			if got := run(listed(several(sources...), root, local)); got != want {
+				t.Errorf("%v: the layers differ: %s at once, %s file by file", sources, got, want)
+			}
+		}
+		// The first alone is another operation of the same copy.
+		want = run(job(several(sources[0]), &out, root, local))
+		if got := run(listed(several(sources[0]), root, local)); got != want {
+			t.Errorf("%v: the layers of the first differ: %s after the others, %s file by file", sources, got, want)
 		}
 	}
 }
