@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,11 +41,17 @@ func newID() string {
 
 // newLayer makes and mounts a layer on top of parent.
 func (e *Engine) newLayer(parent runner.Snapshot) (*stepLayer, error) {
+	return e.newMarkedLayer(parent, nil)
+}
+
+// newMarkedLayer is newLayer with more flags.
+func (e *Engine) newMarkedLayer(parent runner.Snapshot, marks map[string]any) (*stepLayer, error) {
 	l := &stepLayer{e: e, id: newID()}
 	if err := e.proc.begin(l.id); err != nil {
 		return nil, err
 	}
 	opt := &storage.LayerOptions{Flags: map[string]any{stepFlag: true}}
+	maps.Copy(opt.Flags, marks)
 	if _, err := e.store.CreateLayer(l.id, string(parent), nil, "", true, opt); err != nil {
 		e.proc.end(l.id)
 		return nil, fmt.Errorf("creating a layer: %w", vanished(err))
@@ -216,7 +223,7 @@ func (e *Engine) view(s runner.Snapshot) (*view, error) {
 		return nil, err
 	}
 	if s == "" {
-		return &view{root: dir, close: func() { _ = os.Remove(dir) }}, nil
+		return &view{root: dir, close: func() { _ = os.Remove(dir) }}, os.Chmod(dir, 0o755)
 	}
 	lowers, err := e.lowerDirs(string(s))
 	if err != nil {

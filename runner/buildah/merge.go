@@ -25,6 +25,10 @@ import (
 	"github.com/zbuild/zbuild/runner"
 )
 
+// mergedFlag marks the layers of trees that were put on others. What is in one of those
+// is in an image's layer whatever is below: that does not depend on the base.
+const mergedFlag = "zbuild.merged"
+
 func (e *Engine) doMerge(ctx context.Context, op *pb.MergeOp, job runner.Job) ([]runner.Snapshot, error) {
 	var trees []runner.Snapshot
 	for _, in := range op.Inputs {
@@ -38,7 +42,7 @@ func (e *Engine) doMerge(ctx context.Context, op *pb.MergeOp, job runner.Job) ([
 	if len(trees) == 0 {
 		return []runner.Snapshot{""}, nil
 	}
-	layer, err := e.newLayer(trees[0])
+	layer, err := e.newMarkedLayer(trees[0], map[string]any{mergedFlag: true})
 	if err != nil {
 		return nil, err
 	}

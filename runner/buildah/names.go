@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/solver/pb"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"go.podman.io/common/libnetwork/resolvconf"
 )
 
-// setNames gives the container its /etc/hosts and /etc/resolv.conf.
+// setNames gives the container its /etc/hosts and /etc/resolv.conf, unless the Dockerfile
+// mounts others there.
 func (x *execJob) setNames() error {
 	hosts := filepath.Join(x.bundle, "hosts")
 	if err := os.WriteFile(hosts, []byte(hostsFile(x.spec.Hostname, x.op.Meta.ExtraHosts)), 0o600); err != nil {
@@ -31,7 +34,11 @@ func (x *execJob) setNames() error {
 			return err
 		}
 	}
-	x.mounts = append(x.mounts, bind(resolv, "/etc/resolv.conf", true), bind(hosts, "/etc/hosts", true))
+	for _, own := range []specs.Mount{bind(resolv, "/etc/resolv.conf", true), bind(hosts, "/etc/hosts", true)} {
+		if !slices.ContainsFunc(x.mounts, func(m specs.Mount) bool { return m.Destination == own.Destination }) {
+			x.mounts = append(x.mounts, own)
+		}
+	}
 	return nil
 }
 

@@ -7,7 +7,8 @@ package buildah
 // runtime that makes a mount point. A file that is made to be what it is already
 // (chown -R, chmod, the same COPY once more) is in the directory with all that is in it.
 // As with BuildKit none of this is in an image's layer: were it otherwise, RUN true
-// would make one with /etc. For the steps that follow it is there all the same.
+// would make one with /etc. For the steps that follow it is there all the same. What was
+// merged (COPY --link) is another matter.
 
 import (
 	"bytes"
@@ -31,6 +32,13 @@ type unchanged map[string]bool
 // snapshot below does not.
 func (e *Engine) unchanged(below, s runner.Snapshot) (unchanged, error) {
 	if below == "" || !e.canStage(below, s) {
+		return nil, nil
+	}
+	l, err := e.store.Layer(string(s))
+	if err != nil {
+		return nil, err
+	}
+	if merged, _ := l.Flags[mergedFlag].(bool); merged {
 		return nil, nil
 	}
 	lowers, err := e.lowerDirs(string(s))
