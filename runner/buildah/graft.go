@@ -27,18 +27,13 @@ import (
 
 // graft is a copy into a layer's own directory.
 type graft struct {
-	match *source.Match // in a view that is open as long as the operation lasts
-	owner *fscopy.User  // nil if every file keeps its own
-	dir   string        // the layer's own directory
-	dest  string        // in that; it exists
+	match *source.Match                 // in a view that is open as long as the operation lasts
+	owner *fscopy.User                  // nil if every file keeps its own
+	mode  func(fs.FileMode) fs.FileMode // likewise
+	dir   string                        // the layer's own directory
+	dest  string                        // in that; it exists
 	there occupied
 	from  []string // where the match is in layers that files can be linked from, the topmost first
-}
-
-// unaltered reports whether a copy of a directory leaves files as they are, but for
-// their owner.
-func unaltered(a *pb.FileActionCopy) bool {
-	return a.DirCopyContents && a.ModeStr == "" && a.Mode == -1 && a.Timestamp == -1
 }
 
 // grafted copies a match by a graft. It does nothing if that cannot be.
@@ -78,6 +73,9 @@ func (f *fileJob) grafted(layer *stepLayer, a *pb.FileActionCopy, tree source.Tr
 	}
 	if len(there.files) > 0 {
 		f.spoil(layer)
+	}
+	if g.mode, err = modeChange(a); err != nil {
+		return false, err
 	}
 	g.there = there
 	return true, hideRoots(layer.aside(func() error { return g.do(f.ctx) }), tree.Dir, g.dir)
@@ -144,7 +142,7 @@ func (g *graft) do(ctx context.Context) error {
 		return err
 	}
 	defer in.close()
-	in.frozen, in.linker, in.there = true, g.linker, g.there
+	in.frozen, in.mode, in.linker, in.there = true, g.mode, g.linker, g.there
 	if err := in.contents(ctx); err != nil {
 		return err
 	}
@@ -182,11 +180,9 @@ func (g *graft) linker() (link func(*source.File) bool, end func()) {
 // linkable reports whether a layer's file is the one that the view shows, has no other
 // name anywhere, and the owner that it shall have.
 func (g *graft) linkable(f *source.File, st *unix.Stat_t) bool {
-	owner := fscopy.User{UID: int(f.UID), GID: int(f.GID)}
-	if g.owner != nil {
-		owner = *g.owner
-	}
-	return st.Mode == unix.S_IFREG|unixMode(f.Mode) && st.Ino == f.ID.Ino && st.Size == f.Size && st.Mtim.Nano() == f.ID.Mtime &&
+	in := intake{owner: g.owner, mode: g.mode}
+	owner := in.ownerOf(f)
+	return st.Mode == unix.S_IFREG|in.modeOf(f) && st.Ino == f.ID.Ino && st.Size == f.Size && st.Mtim.Nano() == f.ID.Mtime &&
 		st.Nlink == 1 && int(st.Uid) == owner.UID && int(st.Gid) == owner.GID
 }
 

@@ -38,6 +38,11 @@ type intake struct {
 	from  *source.Opened
 	owner *fscopy.User // nil if every file keeps its own
 	top   string       // where the match itself comes to lie
+	// mode makes of a file's mode the copy's; nil leaves it as it is.
+	mode func(fs.FileMode) fs.FileMode
+	// now says that directories that are only there for what is in them have the time
+	// of the copy, and if they were there before, their owner.
+	now bool
 	// frozen says that nobody changes the files, and that they have no digests.
 	frozen bool
 	// there is what exists already where it comes to lie.
@@ -137,13 +142,25 @@ func (c *intake) contents(ctx context.Context) error {
 	// Directories last, innermost first: making files changes their times.
 	for i := len(c.match.Files) - 1; i > 0; i-- {
 		if f := &c.match.Files[i]; f.Mode.IsDir() {
-			if err := c.attributes(f, c.path(f)); err != nil {
+			if err := c.directory(f); err != nil {
 				return err
 			}
 			c.compare(f)
 		}
 	}
 	return nil
+}
+
+// directory gives a directory that is complete its attributes.
+func (c *intake) directory(f *source.File) error {
+	target := c.path(f)
+	if !c.now || !f.Implied {
+		return c.attributes(f, target)
+	}
+	if c.there.dirs[f.Name] {
+		return unix.Chmod(target, unixMode(f.Mode))
+	}
+	return c.allButTime(f, target)
 }
 
 // clear makes room for a file.
@@ -220,6 +237,14 @@ func (c *intake) ownerOf(f *source.File) fscopy.User {
 
 // attributes gives a copy everything of its original but the content.
 func (c *intake) attributes(f *source.File, target string) error {
+	if err := c.allButTime(f, target); err != nil {
+		return err
+	}
+	mtime := unix.NsecToTimespec(f.ID.Mtime)
+	return unix.UtimesNanoAt(unix.AT_FDCWD, target, []unix.Timespec{mtime, mtime}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func (c *intake) allButTime(f *source.File, target string) error {
 	if f.Attrs {
 		if err := c.copyXattrs(f, target); err != nil {
 			return err
@@ -229,13 +254,18 @@ func (c *intake) attributes(f *source.File, target string) error {
 	if err := os.Lchown(target, owner.UID, owner.GID); err != nil {
 		return err
 	}
-	if f.Mode&fs.ModeSymlink == 0 {
-		if err := unix.Chmod(target, unixMode(f.Mode)); err != nil {
-			return err
-		}
+	if f.Mode&fs.ModeSymlink != 0 {
+		return nil
 	}
-	mtime := unix.NsecToTimespec(f.ID.Mtime)
-	return unix.UtimesNanoAt(unix.AT_FDCWD, target, []unix.Timespec{mtime, mtime}, unix.AT_SYMLINK_NOFOLLOW)
+	return unix.Chmod(target, c.modeOf(f))
+}
+
+// modeOf are the bits of a copy's mode.
+func (c *intake) modeOf(f *source.File) uint32 {
+	if c.mode != nil {
+		return unixMode(c.mode(f.Mode))
+	}
+	return unixMode(f.Mode)
 }
 
 // copyXattrs copies attributes, as far as the file system takes them. The

@@ -22,6 +22,7 @@ import (
 	rootfs "github.com/containerd/continuity/fs"
 	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
+	mode "github.com/tonistiigi/dchapes-mode"
 	fscopy "github.com/tonistiigi/fsutil/copy"
 	"golang.org/x/sys/unix"
 
@@ -37,8 +38,9 @@ type filling struct {
 	list  *source.Listing
 	match *source.Match // the only one of it
 	owner fscopy.User
-	dir   string // the layer's own directory
-	dest  string // in that; it exists
+	mode  func(fs.FileMode) fs.FileMode // nil if every file keeps its own
+	dir   string                        // the layer's own directory
+	dest  string                        // in that; it exists
 	there occupied
 	note  string // file about the result
 	had   map[string][32]byte
@@ -98,26 +100,54 @@ func (f *fileJob) filling(layer *stepLayer, a *pb.FileActionCopy, tree source.Tr
 	if err := liftDirs(dest, there.dirs); err != nil {
 		return nil, hideRoots(err, layer.root)
 	}
+	change, err := modeChange(a)
+	if err != nil {
+		return nil, err
+	}
 	what, err := a.MarshalVT()
 	if err != nil {
 		return nil, err
 	}
 	id := digest.FromString(tree.Dir + "\x00" + m.Path + "\x00" + strings.Join(tree.Exclude, "\n") + "\x00" + string(what)).Encoded()
-	fill := &filling{e: f.e, layer: layer.id, list: list, match: m, owner: *owner, dir: lowers[0], dest: rel, there: there, note: filepath.Join(f.e.StateDir(), copiesName, id[:2], id)}
+	fill := &filling{e: f.e, layer: layer.id, list: list, match: m, owner: *owner, mode: change, dir: lowers[0], dest: rel, there: there, note: filepath.Join(f.e.StateDir(), copiesName, id[:2], id)}
 	fill.recall()
 	return fill, nil
 }
 
+// unaltered reports whether a copy of a directory leaves files as they are, but for
+// their owner and mode.
+func unaltered(a *pb.FileActionCopy) bool { return a.DirCopyContents && a.Timestamp == -1 }
+
+// modeChange is what a copy makes of files' modes, as fsutil does it; nil if nothing.
+func modeChange(a *pb.FileActionCopy) (func(fs.FileMode) fs.FileMode, error) {
+	switch {
+	case a.ModeStr != "":
+		set, err := mode.ParseWithUmask(a.ModeStr, 0)
+		if err != nil {
+			return nil, err
+		}
+		return set.Apply, nil
+	case a.Mode == -1:
+		return nil, nil //nolint:nilnil // no change
+	}
+	fixed := fs.FileMode(a.Mode).Perm() //nolint:gosec // the bits of a mode
+	for bit, flag := range map[int32]fs.FileMode{unix.S_ISUID: fs.ModeSetuid, unix.S_ISGID: fs.ModeSetgid, unix.S_ISVTX: fs.ModeSticky} {
+		if a.Mode&bit != 0 {
+			fixed |= flag
+		}
+	}
+	return func(fs.FileMode) fs.FileMode { return fixed }, nil
+}
+
 // plain reports whether a match is a directory of nothing but files that have one
-// name, links and directories, all of them selected: those that are there for what is
-// in them have the time of the build.
+// name, links and directories.
 func plain(m *source.Match) bool {
 	if !m.Files[0].Mode.IsDir() {
 		return false
 	}
 	for i := range m.Files {
 		f := &m.Files[i]
-		if f.Twin != "" || f.Implied || f.Mode&fs.ModeType&^(fs.ModeDir|fs.ModeSymlink) != 0 {
+		if f.Twin != "" || f.Mode&fs.ModeType&^(fs.ModeDir|fs.ModeSymlink) != 0 {
 			return false
 		}
 	}
@@ -226,7 +256,7 @@ func (c *filling) fill(ctx context.Context) error {
 		return err
 	}
 	defer in.close()
-	in.linker, in.there = c.linker, c.there
+	in.mode, in.linker, in.there, in.now = c.mode, c.linker, c.there, true
 	if err := in.contents(ctx); err != nil {
 		return err
 	}
@@ -301,6 +331,7 @@ func (f *fileJob) remember(s runner.Snapshot) {
 // that is the same in every respect.
 func (c *filling) linker() (link func(*source.File) bool, end func()) {
 	dirs := newDirPair(c.from, filepath.Join(c.dir, c.dest))
+	bits := (&intake{mode: c.mode}).modeOf
 	return func(f *source.File) bool {
 		if sum, ok := c.had[f.Name]; !ok || f.Attrs || sum != f.Digest {
 			return false
@@ -310,7 +341,7 @@ func (c *filling) linker() (link func(*source.File) bool, end func()) {
 			return false
 		}
 		var st unix.Stat_t
-		if err := unix.Fstatat(dirs.from, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || st.Mode != unix.S_IFREG|unixMode(f.Mode) ||
+		if err := unix.Fstatat(dirs.from, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil || st.Mode != unix.S_IFREG|bits(f) ||
 			st.Size != f.Size || int(st.Uid) != c.owner.UID || int(st.Gid) != c.owner.GID || st.Mtim.Nano() != f.ID.Mtime {
 			return false
 		}
