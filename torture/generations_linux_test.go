@@ -32,6 +32,11 @@ var dockerfiles = []string{
 	"COPY --from=made /out/t /t\nCOPY --from=made /out/all /all\n{{list /t}}\n",
 	"RUN --mount=type=bind,from=made,source=/out,target=/m cat /m/* > /m2\n{{list /}}\n",
 	"COPY --from=made --chown=3 /out /o\nCOPY src/dir /o/dir\n{{list /o}}\n",
+	"COPY src src/dir src/a* /s/\n{{list /s}}\n",
+	"COPY src /twice\nCOPY --chmod=711 src/dir src /twice/\n{{list /twice}}\n",
+	"COPY --parents --chmod=u=rwX,go= src/*/x src/**/*.txt /q/\n{{list /q}}\n",
+	"RUN --mount=type=bind,target=/m cp -a /m/src /c1\nRUN --mount=type=bind,target=/m,rw rm -r /m/src/dir; cp -a /m /c2\n{{list /c1}}\n",
+	"COPY --from=made /src /g\nCOPY --from=made /src /g/again\nRUN echo changed >> /g/all2\nCOPY --from=made /out /src /g/\nRUN cp -a /g /g2\n{{list /g2}}\n",
 	"ADD src /added\nCOPY <<EOF /here\nhello\nEOF\n{{list /added}}\n",
 }
 
