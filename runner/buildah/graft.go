@@ -116,20 +116,6 @@ func (f *fileJob) newGraft(layer *stepLayer, tree source.Tree, m *source.Match, 
 	return g, nil
 }
 
-// ordinary reports whether a match is a directory of nothing but files, links and
-// directories.
-func ordinary(m *source.Match) bool {
-	if !m.Files[0].Mode.IsDir() {
-		return false
-	}
-	for i := range m.Files {
-		if m.Files[i].Mode&fs.ModeType&^(fs.ModeDir|fs.ModeSymlink) != 0 {
-			return false
-		}
-	}
-	return true
-}
-
 // do puts everything into the layer's directory, which is not mounted.
 func (g *graft) do(ctx context.Context) error {
 	top := filepath.Join(g.dir, g.dest)

@@ -2,12 +2,10 @@
 
 package buildah
 
-// Copying a directory of a build context to where nothing of it is yet. What that
-// makes is known without looking at the tree below: so the files are put into the
-// layer's own directory, on all cores and past the overlay. Files that an earlier
-// result of the same copy has are not copied but linked. Neither layer is ever
-// written to again: a RUN that changes such a file gets a copy of its own from the
-// overlay.
+// Copying a directory of a build context straight into a layer's own directory. Files
+// that an earlier result of the same copy has are not copied but linked. Neither layer
+// is ever written to again: a RUN that changes such a file gets a copy of its own from
+// the overlay.
 
 import (
 	"bytes"
@@ -22,7 +20,6 @@ import (
 	rootfs "github.com/containerd/continuity/fs"
 	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
-	mode "github.com/tonistiigi/dchapes-mode"
 	fscopy "github.com/tonistiigi/fsutil/copy"
 	"golang.org/x/sys/unix"
 
@@ -48,12 +45,6 @@ type filling struct {
 
 	exact  bool // what is there now is what was listed
 	spoilt bool // something was done since then to files that may be its own
-}
-
-// occupied is what of a match has something of its name where it comes to lie.
-type occupied struct {
-	dirs  map[string]bool // directories that are merged
-	files map[string]bool // what takes the place of something else
 }
 
 // copied is what is remembered of a copy's result.
@@ -112,92 +103,6 @@ func (f *fileJob) filling(layer *stepLayer, a *pb.FileActionCopy, tree source.Tr
 	fill := &filling{e: f.e, layer: layer.id, list: list, match: m, owner: *owner, mode: change, dir: lowers[0], dest: rel, there: there, note: filepath.Join(f.e.StateDir(), copiesName, id[:2], id)}
 	fill.recall()
 	return fill, nil
-}
-
-// unaltered reports whether a copy of a directory leaves files as they are, but for
-// their owner and mode.
-func unaltered(a *pb.FileActionCopy) bool { return a.DirCopyContents && a.Timestamp == -1 }
-
-// modeChange is what a copy makes of files' modes, as fsutil does it; nil if nothing.
-func modeChange(a *pb.FileActionCopy) (func(fs.FileMode) fs.FileMode, error) {
-	switch {
-	case a.ModeStr != "":
-		set, err := mode.ParseWithUmask(a.ModeStr, 0)
-		if err != nil {
-			return nil, err
-		}
-		return set.Apply, nil
-	case a.Mode == -1:
-		return nil, nil //nolint:nilnil // no change
-	}
-	fixed := fs.FileMode(a.Mode).Perm() //nolint:gosec // the bits of a mode
-	for bit, flag := range map[int32]fs.FileMode{unix.S_ISUID: fs.ModeSetuid, unix.S_ISGID: fs.ModeSetgid, unix.S_ISVTX: fs.ModeSticky} {
-		if a.Mode&bit != 0 {
-			fixed |= flag
-		}
-	}
-	return func(fs.FileMode) fs.FileMode { return fixed }, nil
-}
-
-// plain reports whether a match is a directory of nothing but files that have one
-// name, links and directories.
-func plain(m *source.Match) bool {
-	if !m.Files[0].Mode.IsDir() {
-		return false
-	}
-	for i := range m.Files {
-		f := &m.Files[i]
-		if f.Twin != "" || f.Mode&fs.ModeType&^(fs.ModeDir|fs.ModeSymlink) != 0 {
-			return false
-		}
-	}
-	return true
-}
-
-// room looks whether a match can be put into dest without an eye on what lies there: at
-// the most, files take the place of files, and directories that of directories.
-func room(m *source.Match, dest string) (there occupied, ok bool) {
-	info, err := os.Lstat(dest)
-	if errors.Is(err, fs.ErrNotExist) {
-		return there, true
-	}
-	if err != nil || !info.IsDir() {
-		return there, false
-	}
-	there = occupied{dirs: make(map[string]bool), files: make(map[string]bool)}
-	for i := range m.Files[1:] {
-		f := &m.Files[1+i]
-		if in := path.Dir(f.Name); in != "." && !there.dirs[in] {
-			continue // the directory that it is in comes with it
-		}
-		info, err := os.Lstat(filepath.Join(dest, f.Name))
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-		case err != nil || info.IsDir() != f.Mode.IsDir():
-			return there, false
-		case info.IsDir():
-			there.dirs[f.Name] = true
-		default:
-			there.files[f.Name] = true
-		}
-	}
-	return there, true
-}
-
-// liftDirs brings directories into the layer that is mounted, as they are.
-func liftDirs(dest string, names map[string]bool) error {
-	for n := range names {
-		p := filepath.Join(dest, n)
-		var st unix.Stat_t
-		err := unix.Lstat(p, &st)
-		if err == nil {
-			err = unix.Chmod(p, st.Mode&^unix.S_IFMT) // to what it is
-		}
-		if err != nil {
-			return &fs.PathError{Op: "chmod", Path: p, Err: err}
-		}
-	}
-	return nil
 }
 
 // recall finds the earlier result of the same copy. Whatever is wrong with it
