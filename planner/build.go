@@ -238,7 +238,7 @@ func secretIDs(exec *pb.ExecOp) []string {
 }
 
 func (a *assembler) target(u *unit) *Target {
-	t := &Target{Name: u.cfg.Name, Config: u.cfg, Requested: u.cfg.Requested}
+	t := &Target{Name: u.cfg.Name, Config: u.cfg, Requested: u.cfg.Requested, Asked: u.asked}
 	for _, dep := range u.after {
 		t.Needs = append(t.Needs, dep.cfg.Name)
 	}

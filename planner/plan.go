@@ -159,6 +159,9 @@ type Target struct {
 	Config *config.Target
 	// Requested is false for a target that is only needed by another.
 	Requested bool
+	// Asked are the attributes that the Dockerfile frontend was asked with, apart from
+	// platforms and contexts.
+	Asked map[string]string
 	// Results has one element per platform, in the order of the platforms.
 	Results []*Result
 	// Needs are the targets whose result it builds on or that must come first.

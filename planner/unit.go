@@ -57,7 +57,8 @@ type unit struct {
 	// links are the targets whose results are contexts of this one, by the name of
 	// the context.
 	links map[string]*unit
-	after []*unit // all targets that must have been planned before, by name
+	asked map[string]string // see Target
+	after []*unit           // all targets that must have been planned before, by name
 	done  chan struct{}
 
 	name string // what locations call the Dockerfile
@@ -172,6 +173,7 @@ func cycles(units []*unit) hcl.Diagnostics {
 // plan converts the target for each of its platforms.
 func (u *unit) plan() {
 	opts := u.frontendOpts()
+	u.asked = opts
 	u.checkContexts()
 	if u.failed {
 		return

@@ -23,6 +23,7 @@ import (
 	provenancetypes "github.com/moby/buildkit/solver/llbsolver/provenance/types"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/purl"
+	"github.com/moby/buildkit/util/urlutil"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/package-url/packageurl-go"
@@ -189,6 +190,7 @@ func (r *run) predicate(ctx context.Context, x *export, attrs map[string]string)
 			addImage(capture, s.Image)
 		}
 	}
+	capture.Sort()
 	p, err := provenance.NewPredicate(capture)
 	if err != nil {
 		return nil, err
@@ -252,21 +254,32 @@ func request(x *export) provenancetypes.Parameters {
 	t := x.target.Config
 	p := provenancetypes.Parameters{
 		Frontend: "dockerfile.v0", CompatibilityVersion: compat.CompatibilityVersionCurrent,
-		Args: map[string]string{"filename": filepath.Base(t.Dockerfile)},
+		Args: maps.Clone(x.target.Asked),
 	}
-	if t.Stage != "" {
-		p.Args["target"] = t.Stage
+	p.Args["filename"] = filepath.Base(t.Dockerfile)
+	if p.Args["target"] == "" {
+		delete(p.Args, "target")
 	}
-	for k, v := range t.Args {
-		p.Args["build-arg:"+k] = v
-	}
-	for k, v := range t.Labels {
-		p.Args["label:"+k] = v
-	}
-	for _, id := range slices.Sorted(maps.Keys(t.Secrets)) {
-		p.Secrets = append(p.Secrets, &provenancetypes.Secret{ID: id, Optional: true})
+	for name, c := range t.Contexts {
+		p.Args["context:"+name] = asContext(name, c)
 	}
 	return p
+}
+
+// asContext is a named context as a frontend is told of it, without places on this host.
+func asContext(name string, c config.Context) string {
+	switch c.Kind {
+	case config.ContextDir:
+		return "local:" + name
+	case config.ContextTarget:
+		return "input:" + name
+	case config.ContextImage:
+		return c.Raw
+	case config.ContextOCILayout:
+		return "oci-layout:" + name
+	default:
+		return urlutil.RedactCredentials(c.Value)
+	}
 }
 
 // captureSources notes what comes from elsewhere.
@@ -281,11 +294,28 @@ func captureSources(c *provenance.Capture, x *export, steps []*planner.Step) {
 			// Its digest is not known to the plan.
 			c.IncompleteMaterials = true
 		case s.Op.GetExec() != nil:
-			c.NetworkAccess = c.NetworkAccess || s.Op.GetExec().Network != pb.NetMode_NONE
+			captureExec(c, s.Op.GetExec())
 		}
 	}
 	if k := x.target.Config.Context.Kind; k != config.ContextGit && k != config.ContextHTTP {
+		c.AddLocal(provenancetypes.LocalSource{Name: "context"}) // where the ignore file is
 		c.AddLocal(provenancetypes.LocalSource{Name: "dockerfile"})
+	}
+}
+
+// captureExec notes what a RUN is given.
+func captureExec(c *provenance.Capture, op *pb.ExecOp) {
+	c.NetworkAccess = c.NetworkAccess || op.Network != pb.NetMode_NONE
+	for _, m := range op.Mounts {
+		switch {
+		case m.MountType == pb.MountType_SECRET && m.SecretOpt != nil:
+			c.AddSecret(provenancetypes.Secret{ID: m.SecretOpt.ID, Optional: m.SecretOpt.Optional})
+		case m.MountType == pb.MountType_SSH && m.SSHOpt != nil:
+			c.AddSSH(provenancetypes.SSH{ID: m.SSHOpt.ID, Optional: m.SSHOpt.Optional})
+		}
+	}
+	for _, s := range op.Secretenv {
+		c.AddSecret(provenancetypes.Secret{ID: s.ID, Optional: s.Optional})
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -79,22 +80,40 @@ func TestAttestations(t *testing.T) {
 		platforms string
 		args      string
 		artifact  string // an attribute of the output
+		more      string // attributes of the target
 	}{
-		"sbom":          {attest: `["type=sbom,generator=tools/scanner"]`},
-		"parameters":    {attest: `["type=sbom,generator=tools/scanner:latest,B=2,A=1,own=2"]`},
-		"extras":        {attest: `["type=sbom,generator=tools/scanner"]`, args: `BUILDKIT_SBOM_SCAN_CONTEXT = "true", BUILDKIT_SBOM_SCAN_STAGE = "true"`},
-		"one stage":     {attest: `["type=sbom,generator=tools/scanner"]`, args: `BUILDKIT_SBOM_SCAN_STAGE = "tools"`},
-		"provenance":    {attest: `["type=provenance,mode=min"]`, args: `WORD = "confidential"`},
-		"both":          {attest: `["type=provenance,mode=max,version=v0.2", "type=sbom,generator=tools/scanner"]`, args: `WORD = "w"`},
-		"no artifact":   {attest: `["type=provenance,mode=min", "type=sbom,generator=tools/scanner"]`, artifact: ",oci-artifact=false"},
+		"sbom":        {attest: `["type=sbom,generator=tools/scanner"]`},
+		"parameters":  {attest: `["type=sbom,generator=tools/scanner:latest,B=2,A=1,own=2"]`},
+		"extras":      {attest: `["type=sbom,generator=tools/scanner"]`, args: `BUILDKIT_SBOM_SCAN_CONTEXT = "true", BUILDKIT_SBOM_SCAN_STAGE = "true"`},
+		"one stage":   {attest: `["type=sbom,generator=tools/scanner"]`, args: `BUILDKIT_SBOM_SCAN_STAGE = "tools"`},
+		"provenance":  {attest: `["type=provenance,mode=min"]`, args: `WORD = "confidential"`},
+		"both":        {attest: `["type=provenance,mode=max,version=v0.2", "type=sbom,generator=tools/scanner"]`, args: `WORD = "w"`},
+		"no artifact": {attest: `["type=provenance,mode=min", "type=sbom,generator=tools/scanner"]`, artifact: ",oci-artifact=false"},
+		"secrets": {attest: `["type=provenance,mode=max"]`, more: `dockerfile = "secrets.Dockerfile"
+			secret = ["id=given,src=a.txt", "id=unused,src=a.txt"]
+			no-cache-filter = ["build"]`},
+		"contexts": {attest: `["type=provenance,mode=max"]`, more: `dockerfile = "contexts.Dockerfile"
+			contexts = { other = "docker-image://configured", files = "dir", unused = "docker-image://layered" }
+			labels = { l = "1" }
+			target = "chosen"
+			shm-size = "64m"
+			ulimits = ["nofile=100:200"]
+			extra-hosts = { "h.example" = "10.0.0.1" }`},
+		"contexts min": {attest: `["type=provenance,mode=min,version=v1"]`, more: `dockerfile = "contexts.Dockerfile"
+			contexts = { other = "docker-image://configured", files = "dir" }
+			network = "none"`},
+		"inline": {attest: `["type=provenance,mode=max"]`, more: `dockerfile-inline = "FROM scratch\nCOPY a.txt /\n"`},
+		"subdirectory": {attest: `["type=provenance,mode=max"]`, more: `context = "dir"
+			dockerfile = "../inner.Dockerfile"`},
 		"two platforms": {attest: `["type=provenance,mode=min", "type=sbom,generator=tools/scanner"]`, platforms: `"linux/amd64", "linux/arm64"`},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := filepath.Join(t.TempDir(), strings.ReplaceAll(name, " ", "-"))
-			text := fmt.Sprintf("target \"default\" {\n  attest = %s\n  platforms = [%s]\n  args = { %s }\n  output = [\"type=registry%s\"]\n}\n", c.attest, c.platforms, c.args, c.artifact)
+			text := fmt.Sprintf("target \"default\" {\n  attest = %s\n  platforms = [%s]\n  args = { %s }\n  output = [\"type=registry%s\"]\n%s\n}\n", c.attest, c.platforms, c.args, c.artifact, c.more)
 			files := map[string]string{"zbuild.hcl": text, "Dockerfile": attested, "a.txt": "a\n", "b.txt": "b\n", "not-taken.txt": "c\n", "dir/d.txt": "d\n"}
+			maps.Copy(files, moreDockerfiles())
 			for file, content := range files {
 				check(t, os.MkdirAll(filepath.Join(dir, filepath.Dir(file)), 0o755))
 				check(t, os.WriteFile(filepath.Join(dir, file), []byte(content), 0o644))
@@ -117,6 +136,23 @@ func TestAttestations(t *testing.T) {
 				t.Errorf("metadata (-buildkit +zbuild):\n%s", d)
 			}
 		})
+	}
+}
+
+func moreDockerfiles() map[string]string {
+	return map[string]string{
+		"secrets.Dockerfile": `FROM busybox AS build
+RUN --mount=type=secret,id=given --mount=type=secret,id=missing --mount=type=ssh --mount=type=secret,id=given,env=X echo ok > /foo
+FROM scratch
+COPY --from=build /foo /
+`,
+		"contexts.Dockerfile": `FROM layered AS unused
+FROM other AS chosen
+USER root
+COPY --from=files d.txt /
+RUN --mount=from=busybox,target=/m echo x > /x
+`,
+		"inner.Dockerfile": "FROM scratch\nCOPY d.txt /\n",
 	}
 }
 
@@ -202,6 +238,10 @@ func neutral(v any) any {
 		}
 	case map[string]any:
 		for key, value := range v {
+			if key == "dockerfilekey" || key == "frontend.caps" || strings.HasPrefix(key, "sharedkey:") {
+				delete(v, key) // how buildx and buildkitd talk to one another
+				continue
+			}
 			switch key {
 			case "invocationId", "startedOn", "finishedOn", "buildInvocationID", "buildStartedOn", "buildFinishedOn", "size",
 				"buildConfig", "buildkit_metadata", "https://mobyproject.org/buildkit@v1#metadata":
@@ -216,6 +256,9 @@ func neutral(v any) any {
 				list[len(list)-1] = program(list[len(list)-1].(string))
 			default:
 				v[key] = neutral(value)
+				if args, ok := v[key].(map[string]any); ok && key == "args" && len(args) == 0 {
+					delete(v, key)
+				}
 			}
 		}
 	}
