@@ -81,7 +81,7 @@ func TestRemoveOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer dest.Close()
+	t.Cleanup(func() { _ = dest.Close() })
 	if err := removeOthers(t.Context(), treeOf(t, "a", "d/kept", "h", "new"), dest); err != nil {
 		t.Fatal(err)
 	}

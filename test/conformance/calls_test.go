@@ -101,24 +101,24 @@ func (s *suite) ask(ctx context.Context, t *testing.T, c *testCase, dir, program
 	if json.Unmarshal(out.Bytes(), &answer) != nil {
 		return out.String(), errs.String(), err
 	}
-	return comparable(answer), errs.String(), err
+	return neutralAnswer(answer), errs.String(), err
 }
 
-// comparable is an answer without the graph that a Dockerfile was read by, in which
+// neutralAnswer is an answer without the graph that a Dockerfile was read by, in which
 // whoever asked has a name, and without what the other fields have, for people. What
 // stands on one line is in no order.
-func comparable(v any) any {
+func neutralAnswer(v any) any {
 	switch v := v.(type) {
 	case []any:
 		for i := range v {
-			v[i] = comparable(v[i])
+			v[i] = neutralAnswer(v[i])
 		}
 	case map[string]any:
 		for _, key := range []string{"definition", "error", "message", "filename"} {
 			delete(v, key)
 		}
 		for key, value := range v {
-			v[key] = comparable(value)
+			v[key] = neutralAnswer(value)
 		}
 		if args, ok := v["args"].([]any); ok {
 			slices.SortFunc(args, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
