@@ -51,9 +51,9 @@ type Job struct {
 	// Nil means that nobody cares.
 	Settled func(ctx context.Context, exactly *source.Listing) error
 	// Share gives the snapshot that key stands for, from this run or an earlier one, and
-	// has it made if there is none. name says to people what it is. An error is make's.
+	// has it made if there is none. name says to people what it is. An error is the one of fill.
 	// Nil means that nothing is shared.
-	Share func(ctx context.Context, key digest.Digest, name string, make func() (Snapshot, error)) (Snapshot, error)
+	Share func(ctx context.Context, key digest.Digest, name string, fill func() (Snapshot, error)) (Snapshot, error)
 	// Secret gives the value of a secret by its id. The value is handed to the
 	// process that asks for it and to nothing else. An error that satisfies
 	// errors.Is(err, fs.ErrNotExist) says that nobody declared the secret.

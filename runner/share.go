@@ -41,8 +41,8 @@ func (s *shares) of(key digest.Digest) *shared {
 }
 
 // share gives the snapshot that a key stands for: this run's, an earlier one's, or what
-// make makes now. name is for people.
-func (r *run) share(ctx context.Context, key digest.Digest, name string, make func() (Snapshot, error)) (Snapshot, error) {
+// fill makes now. name is for people.
+func (r *run) share(ctx context.Context, key digest.Digest, name string, fill func() (Snapshot, error)) (Snapshot, error) {
 	one := r.shares.of(key)
 	one.mu.Lock()
 	defer one.mu.Unlock()
@@ -52,7 +52,7 @@ func (r *run) share(ctx context.Context, key digest.Digest, name string, make fu
 	s, ok := r.sharedBefore(ctx, key)
 	if !ok {
 		var err error
-		if s, err = make(); err != nil {
+		if s, err = fill(); err != nil {
 			return "", err
 		}
 		if r.opt.Cache != nil {

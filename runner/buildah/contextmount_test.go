@@ -50,11 +50,11 @@ func TestContextMount(t *testing.T) {
 		op := execOp([]*pb.Mount{{Input: 1, Selector: selector, Dest: "/src", Output: -1, Readonly: readonly}}, "/bin/sh", "-c", script)
 		var out bytes.Buffer
 		j := job(op, &out, runner.Input{Snapshot: root}, local)
-		j.Share = func(_ context.Context, key digest.Digest, _ string, make func() (runner.Snapshot, error)) (runner.Snapshot, error) {
+		j.Share = func(_ context.Context, key digest.Digest, _ string, fill func() (runner.Snapshot, error)) (runner.Snapshot, error) {
 			if s, ok := known[key]; ok {
 				return s, nil
 			}
-			s, err := make()
+			s, err := fill()
 			if err == nil {
 				known[key] = s
 				made = append(made, s)
