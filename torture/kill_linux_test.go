@@ -118,7 +118,9 @@ func TestKill(t *testing.T) {
 		case <-time.After(after):
 			must(t, cmd.Process.Kill())
 			if err := <-done; err != nil {
-				killed++
+				if killed++; killed%25 == 0 {
+					t.Logf("%d of %d bakes killed", killed, i+1)
+				}
 			}
 		}
 		prints := s.fingerprints()

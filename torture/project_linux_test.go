@@ -58,6 +58,7 @@ ARG SERVICE
 COPY services/${SERVICE} /app
 RUN cat /app/*.txt /base.txt > /app/all
 COPY --from=tools /tools /tools
+RUN --mount=type=bind,source=services/${SERVICE},target=/mounted cat /mounted/*.txt > /app/mounted
 RUN --mount=type=cache,target=/cache echo $SERVICE >> /cache/seen && cat /tools/lines /app/all > /app/end
 CMD ["cat", "/app/end"]
 `, files), 0o644)
