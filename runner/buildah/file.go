@@ -14,6 +14,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -169,7 +170,11 @@ func (f *fileJob) base(i int) (*fileRef, error) {
 			return nil, err
 		}
 	}
-	layer, err := f.e.newLayer(parent)
+	var marks map[string]any
+	if slices.ContainsFunc(f.refs, func(r *fileRef) bool { return r.input.Local != nil }) {
+		marks = map[string]any{contextFlag: true}
+	}
+	layer, err := f.e.newMarkedLayer(parent, marks)
 	if err != nil {
 		return nil, err
 	}

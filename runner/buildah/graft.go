@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/zbuild/zbuild/internal/source"
+	"github.com/zbuild/zbuild/runner"
 )
 
 // graft is a copy into a layer's own directory.
@@ -88,10 +89,6 @@ func (f *fileJob) newGraft(layer *stepLayer, tree source.Tree, m *source.Match, 
 	if err != nil {
 		return nil, err
 	}
-	above, err := f.e.lowerDirs(string(s))
-	if err != nil {
-		return nil, err
-	}
 	lowers, err := f.e.lowerDirs(layer.id)
 	if err != nil || len(lowers) == 0 {
 		return nil, err
@@ -104,16 +101,43 @@ func (f *fileJob) newGraft(layer *stepLayer, tree source.Tree, m *source.Match, 
 	if len(lowers) == 1 {
 		return g, nil // COPY --link may put it on any other tree, and links its files there
 	}
+	lenders, err := f.e.lenders(s, lowers)
+	if err != nil {
+		return nil, err
+	}
 	below := strings.TrimPrefix(m.Root, tree.Dir)
-	for _, l := range above {
-		// What lies in a layer of both trees would be in the new one twice.
-		if place := filepath.Join(l, below); !slices.Contains(lowers, l) {
-			if info, err := os.Lstat(place); err == nil && info.IsDir() {
-				g.from = append(g.from, place)
-			}
+	for _, l := range lenders {
+		if info, err := os.Lstat(filepath.Join(l, below)); err == nil && info.IsDir() {
+			g.from = append(g.from, filepath.Join(l, below))
 		}
 	}
 	return g, nil
+}
+
+// lenders are the layers of a tree, the topmost first, whose files may be linked into
+// another tree. What else links files of a layer puts them at the same path, where one
+// hides the other; a graft does not. So it keeps away from layers that lie in both trees,
+// from those that lie on nothing, which COPY --link puts on others, and from those that
+// the next copy of the same context takes files over from.
+func (e *Engine) lenders(s runner.Snapshot, others []string) (dirs []string, err error) {
+	all, err := e.lowerDirs(string(s))
+	if err != nil {
+		return nil, err
+	}
+	chain, err := e.chain(s)
+	if err != nil || len(chain) != len(all) {
+		return nil, err
+	}
+	for i, dir := range all {
+		l, err := e.store.Layer(string(chain[len(chain)-1-i]))
+		if err != nil {
+			return nil, err
+		}
+		if of, _ := l.Flags[contextFlag].(bool); !of && l.Parent != "" && !slices.Contains(others, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs, nil
 }
 
 // do puts everything into the layer's directory, which is not mounted.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/moby/buildkit/solver/pb"
 
+	"github.com/zbuild/zbuild/planner"
 	"github.com/zbuild/zbuild/runner"
 )
 
@@ -125,6 +126,21 @@ func TestGraft(t *testing.T) {
 	}
 	if in(grafted, "d/twin") != in(grafted, "d/e/twin") {
 		t.Error("hard links are two files now")
+	}
+
+	// The next copy of a context may have the files of this one.
+	context := t.TempDir()
+	if err := os.WriteFile(filepath.Join(context, "f"), []byte("f"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	local := copyOp("/", "/src")
+	local.GetFile().Actions[0].Input, local.GetFile().Actions[0].SecondaryInput = 0, 1
+	taken, err := e.Do(t.Context(), listed(local, runner.Input{Snapshot: root}, runner.Input{Local: &planner.Local{Dir: context}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if in(grafting(t, e, root, taken[0], nil), "f") == inode(t, filepath.Join(layerDir(t, e, taken[0]), "src/f")) {
+		t.Error("a file was linked that later copies of a context may have at another place")
 	}
 
 	// Now the file has two names, in trees that may come together.

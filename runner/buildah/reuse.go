@@ -55,6 +55,10 @@ type copied struct {
 	Digests  []byte          `json:"digests"` // of their contents, parallel to Names
 }
 
+// contextFlag marks the layers that files of a build context were copied to. Later ones
+// may have the same files.
+const contextFlag = "zbuild.context"
+
 // copiesName is the directory of notes about copies, below the state directory.
 const copiesName = "copies"
 
@@ -109,7 +113,8 @@ func (f *fileJob) filling(layer *stepLayer, a *pb.FileActionCopy, tree source.Tr
 // costs time and nothing else.
 func (c *filling) recall() {
 	var last copied
-	if _, err := sealed.Read(c.note, &last); err != nil || !filepath.IsLocal(strings.TrimPrefix(path.Clean("/"+last.Dest), "/")+"/.") {
+	// At another path one of the two trees could come to be on the other.
+	if _, err := sealed.Read(c.note, &last); err != nil || last.Dest != c.dest {
 		return
 	}
 	l, err := c.e.store.Layer(string(last.Snapshot))
@@ -124,7 +129,7 @@ func (c *filling) recall() {
 	if len(last.Digests) != 32*len(names) {
 		return
 	}
-	c.from = filepath.Join(lowers[0], path.Clean("/"+last.Dest))
+	c.from = filepath.Join(lowers[0], c.dest)
 	c.had = make(map[string][32]byte, len(names))
 	for i, n := range names {
 		c.had[string(n)] = [32]byte(last.Digests[32*i:])
