@@ -228,10 +228,11 @@ func (f *fileJob) spoilAt(layer *stepLayer, tree source.Tree, match, dest string
 	f.spoil(layer)
 }
 
-// remember notes the fillings of a layer that is frozen now.
+// remember notes the fillings of a layer that is frozen now. Where files changed while
+// they were copied, the listing does not say what is there.
 func (f *fileJob) remember(s runner.Snapshot) {
 	for _, c := range f.fills {
-		if c.layer == string(s) && !c.spoilt {
+		if c.layer == string(s) && c.exact && !c.spoilt {
 			c.remember(s)
 		}
 	}

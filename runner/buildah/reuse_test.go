@@ -4,6 +4,8 @@ package buildah
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -279,5 +281,52 @@ func TestFillAltered(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A file that changed while it was copied is not what was listed, and so nothing that a
+// later copy of what was listed could take over.
+func TestReuseInexact(t *testing.T) {
+	e := open(t, Options{})
+	if !e.native {
+		t.Fatal("overlay does not work here, and with it nothing of this")
+	}
+	dir := t.TempDir()
+	name := filepath.Join(dir, "p/f")
+	when := time.Unix(1_000_000_000, 0)
+	write := func(text string) {
+		t.Helper()
+		err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte(text), 0o644), os.Chtimes(name, when, when))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	copied := func(j runner.Job) string {
+		t.Helper()
+		out, err := e.Do(t.Context(), j)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(filepath.Join(layerDir(t, e, out[0]), "d/f"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	local := runner.Input{Local: &planner.Local{Dir: dir}}
+	write("one")
+	j := listed(copyOp("/p", "/d"), local)
+	list := j.List
+	j.List = func(ctx context.Context, tree source.Tree, sel source.Selection) (*source.Listing, error) {
+		l, err := list(ctx, tree, sel)
+		write("two")
+		return l, err
+	}
+	if got := copied(j); got != "two" {
+		t.Fatalf("the file was %q when it was copied, and not what it changed to", got)
+	}
+	write("one")
+	if got := copied(listed(copyOp("/p", "/d"), local)); got != "one" {
+		t.Errorf("the next copy of what was listed has %q, which an earlier one took by chance", got)
 	}
 }
