@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -46,7 +47,7 @@ func writeImageID(name string, result *runner.Result) error {
 		}
 	}
 	if id == "" {
-		return fmt.Errorf("--iidfile: no image was built")
+		return errors.New("--iidfile: no image was built")
 	}
 	err := pack.WriteFile(name, func(w io.Writer) error {
 		_, err := io.WriteString(w, id.String())

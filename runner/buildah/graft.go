@@ -42,6 +42,10 @@ func (f *fileJob) grafted(layer *stepLayer, a *pb.FileActionCopy, tree source.Tr
 	if len(a.IncludePatterns)+len(a.ExcludePatterns) > 0 {
 		return false, nil
 	}
+	change, err := modeChange(a)
+	if err != nil {
+		return false, err
+	}
 	dest, err := rootfs.RootPath(layer.root, filepath.Clean(a.Dest))
 	if err != nil {
 		return false, err
@@ -75,10 +79,7 @@ func (f *fileJob) grafted(layer *stepLayer, a *pb.FileActionCopy, tree source.Tr
 	if len(there.files) > 0 {
 		f.spoil(layer)
 	}
-	if g.mode, err = modeChange(a); err != nil {
-		return false, err
-	}
-	g.there = there
+	g.mode, g.there = change, there
 	return true, hideRoots(layer.aside(func() error { return g.do(f.ctx) }), tree.Dir, g.dir)
 }
 

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -95,12 +96,37 @@ func (c *intake) contents(ctx context.Context) error {
 			}
 		}
 	}
+	if err := c.files(ctx, files); err != nil {
+		return err
+	}
+	for i := range c.match.Files {
+		if f := &c.match.Files[i]; f.Twin != "" {
+			if err := c.clear(f); err != nil {
+				return err
+			}
+			if err := os.Link(filepath.Join(c.top, f.Twin), c.path(f)); err != nil {
+				return err
+			}
+		}
+	}
+	// Directories last, innermost first: making files changes their times.
+	for i := len(c.match.Files) - 1; i > 0; i-- {
+		if f := &c.match.Files[i]; f.Mode.IsDir() {
+			if err := c.directory(f); err != nil {
+				return err
+			}
+			c.compare(f)
+		}
+	}
+	return nil
+}
+
+// files makes all that are no directories and no second names, on all cores.
+func (c *intake) files(ctx context.Context, files []source.File) error {
 	const batch = 128
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
-	for len(files) > 0 {
-		some := files[:min(batch, len(files))]
-		files = files[len(some):]
+	for some := range slices.Chunk(files, batch) {
 		g.Go(func() error {
 			var link func(*source.File) bool
 			if c.linker != nil {
@@ -126,29 +152,7 @@ func (c *intake) contents(ctx context.Context) error {
 			return nil
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	for i := range c.match.Files {
-		if f := &c.match.Files[i]; f.Twin != "" {
-			if err := c.clear(f); err != nil {
-				return err
-			}
-			if err := os.Link(filepath.Join(c.top, f.Twin), c.path(f)); err != nil {
-				return err
-			}
-		}
-	}
-	// Directories last, innermost first: making files changes their times.
-	for i := len(c.match.Files) - 1; i > 0; i-- {
-		if f := &c.match.Files[i]; f.Mode.IsDir() {
-			if err := c.directory(f); err != nil {
-				return err
-			}
-			c.compare(f)
-		}
-	}
-	return nil
+	return g.Wait()
 }
 
 // directory gives a directory that is complete its attributes.

@@ -45,19 +45,14 @@ func modeChange(a *pb.FileActionCopy) (func(fs.FileMode) fs.FileMode, error) {
 	return func(fs.FileMode) fs.FileMode { return fixed }, nil
 }
 
-// plain reports whether a match is a directory of nothing but files that have one
-// name, links and directories.
+// plain reports whether a match is ordinary and none of its files has two names.
 func plain(m *source.Match) bool {
-	if !m.Files[0].Mode.IsDir() {
-		return false
-	}
 	for i := range m.Files {
-		f := &m.Files[i]
-		if f.Twin != "" || f.Mode&fs.ModeType&^(fs.ModeDir|fs.ModeSymlink) != 0 {
+		if m.Files[i].Twin != "" {
 			return false
 		}
 	}
-	return true
+	return ordinary(m)
 }
 
 // ordinary reports whether a match is a directory of nothing but files, links and

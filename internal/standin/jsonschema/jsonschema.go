@@ -75,7 +75,7 @@ func (c *Compiler) Compile(url string) (*Schema, error) {
 		return nil, err
 	}
 	return &Schema{
-		resolved: resolved,
+		resolved:  resolved,
 		explainer: explainer{root: root, resolved: make(map[*jsonschema.Schema]*jsonschema.Resolved)},
 	}, nil
 }
