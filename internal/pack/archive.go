@@ -6,16 +6,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images/archive"
-	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/distribution/reference"
-	"github.com/moby/buildkit/client/ociindex"
-	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // WriteArchive writes the bundle as a tar file in the OCI layout. With docker it
@@ -30,58 +25,6 @@ func (b *Bundle) WriteArchive(ctx context.Context, w io.Writer, names []string, 
 		opt = append(opt, archive.WithAllPlatforms(), archive.WithSkipDockerManifest())
 	}
 	return archive.Export(ctx, b, w, opt...)
-}
-
-// WriteLayout adds the bundle to an OCI layout in a directory, which need not
-// exist. Blobs come first, the index last; others in the layout stay.
-func (b *Bundle) WriteLayout(ctx context.Context, dir string, names []string) error {
-	var all []ociindex.NameOrTag
-	for _, n := range names {
-		all = append(all, ociindex.Name(n))
-	}
-	return b.writeLayout(ctx, dir, all)
-}
-
-// WriteTagged is WriteLayout, with a tag instead of names.
-func (b *Bundle) WriteTagged(ctx context.Context, dir, tag string) error {
-	return b.writeLayout(ctx, dir, []ociindex.NameOrTag{ociindex.Tag(tag)})
-}
-
-func (b *Bundle) writeLayout(ctx context.Context, dir string, names []ociindex.NameOrTag) error {
-	store, err := local.NewStore(dir)
-	if err != nil {
-		return err
-	}
-	for _, blob := range b.Blobs {
-		if err := copyBlob(ctx, store, blob); err != nil {
-			return err
-		}
-	}
-	for _, m := range append(b.Manifests[:len(b.Manifests):len(b.Manifests)], b.Root) {
-		if err := copyBlob(ctx, store, dataBlob(m.Descriptor.MediaType, m.Data)); err != nil {
-			return err
-		}
-	}
-	_ = os.Remove(filepath.Join(dir, "ingest")) // the store's workplace, empty now
-	root := b.Archived()
-	root.Annotations = maps.Clone(root.Annotations)
-	return ociindex.NewStoreIndex(dir).Put(root, names...)
-}
-
-func copyBlob(ctx context.Context, store content.Store, blob Blob) error {
-	if _, err := store.Info(ctx, blob.Digest); err == nil {
-		return nil
-	}
-	in, err := blob.Open(ctx)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	desc := ocispecs.Descriptor{MediaType: blob.MediaType, Digest: blob.Digest, Size: blob.Size}
-	if err := content.WriteBlob(ctx, store, "zbuild-"+blob.Digest.String(), in, desc); err != nil {
-		return fmt.Errorf("writing %s: %w", blob.Digest, err)
-	}
-	return nil
 }
 
 // FullName is a reference with everything that may be left out.

@@ -17,7 +17,6 @@ import (
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/klauspost/compress/zstd"
 	"github.com/klauspost/pgzip"
-	"github.com/moby/buildkit/client/ociindex"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -155,8 +154,7 @@ func OpenLayout(dir, tag string, d digest.Digest) (Source, error) {
 		return nil, err
 	}
 	if d == "" {
-		index := ociindex.NewStoreIndex(dir)
-		desc, err := index.Get(tag)
+		desc, err := tagged(dir, tag)
 		if err != nil {
 			return nil, err
 		}

@@ -1,0 +1,164 @@
+package pack
+
+// OCI layouts in directories that are somebody's: there may be other images in them,
+// and others who write to them at the same time. Nothing that is there is ever written
+// over, and what appears appears whole, its blobs before it.
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/gofrs/flock"
+	"github.com/moby/buildkit/client/ociindex"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// WriteLayout adds the bundle to an OCI layout in a directory, which need not
+// exist. Blobs come first, the index last; others in the layout stay.
+func (b *Bundle) WriteLayout(ctx context.Context, dir string, names []string) error {
+	var all []ociindex.NameOrTag
+	for _, n := range names {
+		all = append(all, ociindex.Name(n))
+	}
+	return b.writeLayout(ctx, dir, all)
+}
+
+// WriteTagged is WriteLayout, with a tag instead of names.
+func (b *Bundle) WriteTagged(ctx context.Context, dir, tag string) error {
+	return b.writeLayout(ctx, dir, []ociindex.NameOrTag{ociindex.Tag(tag)})
+}
+
+func (b *Bundle) writeLayout(ctx context.Context, dir string, names []ociindex.NameOrTag) error {
+	store, err := local.NewStore(dir)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(filepath.Join(dir, "ingest")) //nolint:errcheck // the store's workplace, if it is empty
+	for _, blob := range b.Blobs {
+		if err := copyBlob(ctx, store, blob); err != nil {
+			return err
+		}
+	}
+	for _, m := range append(b.Manifests[:len(b.Manifests):len(b.Manifests)], b.Root) {
+		if err := copyBlob(ctx, store, dataBlob(m.Descriptor.MediaType, m.Data)); err != nil {
+			return err
+		}
+	}
+	root := b.Archived()
+	root.Annotations = maps.Clone(root.Annotations)
+	return putIndex(ctx, dir, root, names)
+}
+
+// copyBlob writes a blob under a name of its own until it is whole: what another
+// process writes at the same time, or has died over, is not to be gone on with.
+func copyBlob(ctx context.Context, store content.Store, blob Blob) error {
+	if _, err := store.Info(ctx, blob.Digest); err == nil {
+		return nil
+	}
+	in, err := blob.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	desc := ocispecs.Descriptor{MediaType: blob.MediaType, Digest: blob.Digest, Size: blob.Size}
+	ref := "zbuild-" + rand.Text()
+	if err := content.WriteBlob(ctx, store, ref, in, desc); err != nil {
+		_ = store.Abort(context.WithoutCancel(ctx), ref) // what there is of it, if there is any
+		return fmt.Errorf("writing %s: %w", blob.Digest, err)
+	}
+	return nil
+}
+
+// indexTemp is the directory in a layout that its next index is made in.
+const indexTemp = "." + ocispecs.ImageIndexFile + ".zbuild"
+
+// putIndex adds a root to the index of a layout.
+func putIndex(ctx context.Context, dir string, root ocispecs.Descriptor, names []ociindex.NameOrTag) (err error) {
+	unlock, err := lockIndex(ctx, filepath.Join(dir, ocispecs.ImageIndexFile+".lock"))
+	if err != nil {
+		return fmt.Errorf("locking the index of %s: %w", dir, err)
+	}
+	defer unlock()
+	// The library writes over the index that it finds. So that is a copy.
+	tmp := filepath.Join(dir, indexTemp)
+	if err := os.RemoveAll(tmp); err != nil { // of one who died
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	if err := os.Mkdir(tmp, 0o700); err != nil {
+		return err
+	}
+	was, err := os.ReadFile(filepath.Join(dir, ocispecs.ImageIndexFile))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(tmp, ocispecs.ImageIndexFile), was, 0o644) //nolint:gosec // everybody may read it
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := ociindex.NewStoreIndex(tmp).Put(root, names...); err != nil {
+		return fmt.Errorf("adding to the index of %s: %w", dir, err)
+	}
+	for _, name := range []string{ocispecs.ImageLayoutFile, ocispecs.ImageIndexFile} {
+		if err := os.Rename(filepath.Join(tmp, name), filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lockIndex takes the lock of an index, which is BuildKit's as well. Whoever had it
+// removes the file: a lock counts if the file is still the one that has the name.
+func lockIndex(ctx context.Context, name string) (unlock func(), err error) {
+	const often = 20 * time.Millisecond
+	for {
+		lock := flock.New(name)
+		if _, err := lock.TryLockContext(ctx, often); err != nil {
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			return nil, err
+		}
+		held, err := lock.Stat()
+		named, err2 := os.Stat(name)
+		if err == nil && err2 == nil && os.SameFile(held, named) {
+			return func() { _ = os.Remove(name); _ = lock.Unlock() }, nil
+		}
+		_ = lock.Unlock()
+		if err := errors.Join(err, err2); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+}
+
+// tagged finds what a layout has under a tag or name; nil if it has none. It needs no
+// lock, and so no right to write: there is always a whole index.
+func tagged(dir, tag string) (*ocispecs.Descriptor, error) {
+	name := filepath.Join(dir, ocispecs.ImageIndexFile)
+	raw, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	var index ocispecs.Index
+	if err := json.Unmarshal(raw, &index); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	for _, kind := range []string{images.AnnotationImageName, ocispecs.AnnotationRefName} {
+		for i := range index.Manifests {
+			if index.Manifests[i].Annotations[kind] == tag {
+				return &index.Manifests[i], nil
+			}
+		}
+	}
+	return nil, nil //nolint:nilnil // there is none
+}
