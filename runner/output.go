@@ -2,6 +2,7 @@ package runner
 
 import (
 	"bytes"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,12 +29,14 @@ type output struct {
 	streams [3]stream // by number
 }
 
-// stream is one of a process's streams. held is the end of what came so far,
-// kept back because a secret may have begun in it.
+// stream is one of a process's streams.
 type stream struct {
-	o    *output
-	n    int
-	held []byte
+	o *output
+	n int
+	// held is the end of what came so far, kept back because a secret may have begun in
+	// it; secret is how much of that belongs to one that has begun before.
+	held   []byte
+	secret int
 }
 
 func newOutput(step *planner.Step, sink event.Sink, now func() time.Time) *output {
@@ -73,23 +76,51 @@ func (s *stream) Write(p []byte) (int, error) {
 
 // flush passes on what is certainly no part of a secret.
 func (s *stream) flush(all bool) {
-	data := s.held
-	for _, secret := range s.o.secrets {
-		data = bytes.ReplaceAll(data, secret, []byte("***"))
-	}
 	keep := 0
 	if !all {
 		for _, secret := range s.o.secrets {
-			keep = max(keep, overlap(data, secret))
+			keep = max(keep, overlap(s.held, secret))
 		}
 	}
-	out := data[:len(data)-keep]
-	s.held = bytes.Clone(data[len(data)-keep:])
+	out := s.blot(len(s.held) - keep)
 	if len(out) == 0 {
 		return
 	}
 	s.o.remember(out)
-	s.o.sink.Emit(event.StepOutput{Step: s.o.step, Stream: s.n, Data: bytes.Clone(out), Time: s.o.now()})
+	s.o.sink.Emit(event.StepOutput{Step: s.o.step, Stream: s.n, Data: out, Time: s.o.now()})
+}
+
+// blot takes the first n bytes of what is held, with three stars in place of everything
+// that belongs to a secret: those may overlap, and one may be the beginning of another.
+func (s *stream) blot(n int) (out []byte) {
+	until := s.secret // how far the secrets go that have begun
+	type place struct{ from, to int }
+	var places []place
+	for _, secret := range s.o.secrets {
+		for at := 0; ; at++ {
+			i := bytes.Index(s.held[at:], secret)
+			if i < 0 || at+i >= n {
+				break
+			}
+			at += i
+			places = append(places, place{at, at + len(secret)})
+		}
+	}
+	slices.SortFunc(places, func(a, b place) int { return a.from - b.from })
+	begin := until
+	for _, p := range places {
+		if p.from > until || until == 0 {
+			out = append(append(out, s.held[begin:p.from]...), "***"...)
+		}
+		until = max(until, p.to)
+		begin = until
+	}
+	if begin < n {
+		out = append(out, s.held[begin:n]...)
+	}
+	s.secret = max(until-n, 0)
+	s.held = bytes.Clone(s.held[n:])
+	return out
 }
 
 // overlap is the length of the longest end of data that secret begins with.

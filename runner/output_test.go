@@ -50,3 +50,24 @@ func TestOutputTail(t *testing.T) {
 		t.Errorf("tail of %d lines, ends with %q", len(tail), tail[max(0, len(tail)-2):])
 	}
 }
+
+// TestOutputConcealsSeveral has secrets that begin like others, or end like others
+// begin: of none of them anything is shown.
+func TestOutputConcealsSeveral(t *testing.T) {
+	const text = "user=admin pass=admin123 both=abcdxyz adm abadmin12\nadmin1234 xyz cdxy\n"
+	const want = "user=*** pass=*** both=*** adm ab***12\n***4 xyz cdxy\n"
+	for size := 1; size <= len(text); size++ {
+		var rec recorder
+		o := newOutput(&planner.Step{}, &rec, time.Now)
+		for _, secret := range []string{"admin", "admin123", "abcd", "cdxyz"} {
+			o.conceal([]byte(secret))
+		}
+		for i := 0; i < len(text); i += size {
+			fmt.Fprint(&o.streams[1], text[i:min(i+size, len(text))])
+		}
+		o.end()
+		if rec.text.String() != want {
+			t.Errorf("in pieces of %d: %q", size, rec.text.String())
+		}
+	}
+}
