@@ -213,22 +213,16 @@ func (x *FileIndex) encode(file io.Writer) error {
 	_, err := io.WriteString(out, indexMagic)
 	var head []byte
 	for _, p := range slices.Sorted(maps.Keys(x.dirs)) {
-		d := x.dirs[p]
-		if !d.used {
-			if _, err := os.Lstat(p); errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-		}
-		d.merge(p)
-		if d.count == 0 {
+		raw, count := x.dirs[p].encoded(p)
+		if count == 0 {
 			continue
 		}
 		head = binary.AppendUvarint(head[:0], uint64(len(p)))
 		head = append(head, p...)
-		head = binary.AppendUvarint(head, uint64(d.count))
-		head = binary.AppendUvarint(head, uint64(len(d.raw)))
+		head = binary.AppendUvarint(head, uint64(count))
+		head = binary.AppendUvarint(head, uint64(len(raw)))
 		_, err1 := out.Write(head)
-		_, err2 := io.WriteString(out, d.raw)
+		_, err2 := io.WriteString(out, raw)
 		if err = errors.Join(err, err1, err2); err != nil {
 			return err
 		}
@@ -240,10 +234,22 @@ func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 
 func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli()) }
 
-// merge encodes what was stored with what was there.
-func (d *indexDir) merge(dir string) {
+// encoded is what is known of a directory that is still there, as it goes to disk. Others
+// may ask for it meanwhile.
+func (d *indexDir) encoded(dir string) (raw string, count int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if !d.used {
+		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+			return "", 0
+		}
+	}
+	d.merge(dir)
+	return d.raw, d.count
+}
+
+// merge encodes what was stored with what was there.
+func (d *indexDir) merge(dir string) {
 	if len(d.fresh) == 0 {
 		return
 	}

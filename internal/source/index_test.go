@@ -2,10 +2,13 @@ package source
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 func TestIndex(t *testing.T) {
@@ -107,4 +110,36 @@ func FuzzIndex(f *testing.F) {
 			t.Errorf("%d directories and %d records of %d bytes", len(x.dirs), records, len(raw))
 		}
 	})
+}
+
+// TestIndexSavedWhileUsed saves an index that others ask, as a build that is watched
+// does while it is found out whether a change makes a difference to it.
+func TestIndexSavedWhileUsed(t *testing.T) {
+	dir := files(t, "a", "b", "sub/c")
+	file := filepath.Join(t.TempDir(), "index")
+	later := func() time.Time { return time.Now().Add(time.Second) }
+	first, err := OpenIndex(file, later)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash := func(x *FileIndex) error {
+		_, err := (&Hasher{Index: x}).Hash(t.Context(), Tree{Dir: dir}, Selection{Path: "/"})
+		return err
+	}
+	if err := errors.Join(hash(first), first.Save()); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		x, err := OpenIndex(file, later)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x.changed = true
+		var g errgroup.Group
+		g.Go(func() error { return hash(x) })
+		g.Go(x.Save)
+		if err := g.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
