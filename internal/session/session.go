@@ -9,12 +9,10 @@ package session
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -26,9 +24,7 @@ import (
 	"github.com/zbuild/zbuild/internal/pack"
 	"github.com/zbuild/zbuild/internal/remote"
 	"github.com/zbuild/zbuild/internal/s3cache"
-	"github.com/zbuild/zbuild/internal/scratch"
 	"github.com/zbuild/zbuild/internal/source"
-	"github.com/zbuild/zbuild/internal/sshagent"
 	"github.com/zbuild/zbuild/planner"
 	"github.com/zbuild/zbuild/runner"
 )
@@ -449,51 +445,6 @@ func (s *Session) evict(ctx context.Context, engine Engine, cache *runner.DirCac
 // warn reports what is wrong and stops nothing.
 func (s *Session) warn(err error) {
 	s.opt.Sink.Emit(event.Warning{Text: err.Error(), Time: s.opt.Now()})
-}
-
-// secret reads the value of a secret.
-func (s *Session) secret(secret config.Secret) ([]byte, error) {
-	if secret.Path != "" {
-		return os.ReadFile(secret.Path)
-	}
-	if lookup := s.opt.Load.LookupEnv; lookup != nil {
-		if value, ok := lookup(secret.Env); ok {
-			return []byte(value), nil
-		}
-	}
-	return nil, fmt.Errorf("environment variable %s is not set: %w", secret.Env, fs.ErrNotExist)
-}
-
-// agent makes an SSH agent of what a target declares. Without paths it is that of
-// whoever started the build.
-func (s *Session) agent(ssh config.SSH) (*sshagent.Agent, error) {
-	if len(ssh.Paths) > 0 {
-		return sshagent.New(ssh.Paths...)
-	}
-	if lookup := s.opt.Load.LookupEnv; lookup != nil {
-		if socket, ok := lookup("SSH_AUTH_SOCK"); ok && socket != "" {
-			return sshagent.New(socket)
-		}
-	}
-	return nil, fmt.Errorf("no SSH agent is running (SSH_AUTH_SOCK is not set); start one, or name a key: ssh = [\"%s=PATH\"]", ssh.ID)
-}
-
-// agentSocket serves an SSH agent while the project is planned.
-func (s *Session) agentSocket(ctx context.Context, ssh config.SSH) (socket string, done func(), err error) {
-	a, err := s.agent(ssh)
-	if err != nil {
-		return "", nil, err
-	}
-	dir, remove, err := scratch.New("ssh")
-	if err != nil {
-		return "", nil, err
-	}
-	socket = filepath.Join(dir, "agent")
-	stop, err := a.Listen(ctx, socket)
-	if err != nil {
-		return "", nil, errors.Join(err, remove())
-	}
-	return socket, func() { stop(); _ = remove() }, nil
 }
 
 // Close releases the engine.
