@@ -50,6 +50,9 @@ func make1(kind string) (dir string, remove func() error, err error) {
 		err = os.Rename(made, dir)
 	}
 	if err != nil {
+		if unlock != nil {
+			unlock()
+		}
 		return "", nil, errors.Join(err, os.RemoveAll(made))
 	}
 	return dir, func() error {
