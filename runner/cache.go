@@ -37,6 +37,10 @@ type Entry struct {
 	// On are the results of other steps that it was done on: of those inputs that it
 	// takes as a whole. Together with others it is of no use.
 	On []Snapshot `json:"on,omitempty"`
+	// Took are the results of other steps that it took files of: of those inputs of
+	// which it takes no more than what selections name. One that was made anew since
+	// then may have other files under the same key.
+	Took []Snapshot `json:"took,omitempty"`
 	// Created is when the step ended. Images take their times from it, so that
 	// the same steps make the same image.
 	Created time.Time `json:"created,omitzero"`

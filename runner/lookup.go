@@ -14,10 +14,12 @@ import (
 	"slices"
 	"time"
 
+	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/zbuild/zbuild/internal/event"
 	"github.com/zbuild/zbuild/internal/source"
+	"github.com/zbuild/zbuild/planner"
 )
 
 // identify gives a step its key, of what is known of its inputs, or the reason why
@@ -53,11 +55,57 @@ func (r *run) identify(ctx context.Context, n *node) {
 		}
 	}
 	n.id = n.key.Digest
-	if n.partial != nil && !n.noCache && !n.unsure {
-		if e, ok := r.entry(n, n.key.Digest); ok && e.SameAs != "" {
+	if n.partial == nil || n.noCache || n.unsure {
+		return
+	}
+	if e, ok := r.entry(n, n.key.Digest); ok {
+		if n.unsure = r.renewed(ctx, n, e); !n.unsure && e.SameAs != "" {
 			n.id = e.SameAs
 		}
 	}
+}
+
+// renewed reports whether something that a step took files of has been made anew since:
+// by a build that was to take nothing from the cache, say. What is not there any more
+// was not.
+func (r *run) renewed(ctx context.Context, n *node, e Entry) bool {
+	took := e.Took
+	for i, in := range n.step.Inputs {
+		if len(took) == 0 {
+			return false
+		}
+		if !n.selective(i) || in.Step.Image != nil {
+			continue
+		}
+		was := took[0]
+		took = took[1:]
+		from := r.nodes[in.Step]
+		have := from.entry.Snapshots
+		if len(have) == 0 {
+			last, _ := r.entry(from, from.id)
+			have = last.Snapshots
+		}
+		if in.Index < len(have) && have[in.Index] != was && r.opt.Engine.Has(ctx, have[in.Index]) {
+			return true
+		}
+	}
+	return false
+}
+
+// took are the results of other steps that a step takes files of, and no more. Images
+// are not among them: their layers are what their key says.
+func (r *run) took(n *node) (out []Snapshot) {
+	for i, in := range n.step.Inputs {
+		if !n.selective(i) || in.Step.Image != nil {
+			continue
+		}
+		var s Snapshot
+		if have := r.nodes[in.Step].entry.Snapshots; in.Index < len(have) {
+			s = have[in.Index]
+		}
+		out = append(out, s)
+	}
+	return out
 }
 
 // selective reports whether of an input only selections are taken.
@@ -142,7 +190,7 @@ func (r *run) take(ctx context.Context, n *node, key digest.Digest) bool {
 	const tries = 3 // somebody replaces it under our eyes
 	for range tries {
 		e, ok := r.entry(n, key)
-		if !ok || len(e.Snapshots) == 0 {
+		if !ok || len(e.Snapshots) != outputs(n.step) {
 			return false
 		}
 		if !slices.Equal(e.On, r.on(n)) {
@@ -165,6 +213,24 @@ func (r *run) take(ctx context.Context, n *node, key digest.Digest) bool {
 		return true
 	}
 	return false
+}
+
+// outputs is how many results a step has.
+func outputs(s *planner.Step) int {
+	var n int64
+	switch op := s.Op.Op.(type) {
+	case *pb.Op_Exec:
+		for _, m := range op.Exec.Mounts {
+			n = max(n, m.Output+1)
+		}
+	case *pb.Op_File:
+		for _, a := range op.File.Actions {
+			n = max(n, a.Output+1)
+		}
+	default:
+		n = 1
+	}
+	return int(n)
 }
 
 // takings lists what a step takes of other steps' outputs. Its inputs are at hand.
@@ -207,8 +273,12 @@ func (r *run) findAlike(ctx context.Context, n *node) (bool, error) {
 			n.astray = astray
 			continue
 		}
+		known := n.entry
 		if n.key.Digest != n.id {
-			err = r.opt.Cache.Put(n.key.Digest, Entry{SameAs: n.id, Step: n.step.Name})
+			known = Entry{SameAs: n.id, Step: n.step.Name}
+		}
+		if known.Took = r.took(n); known.SameAs != "" || !slices.Equal(known.Took, n.entry.Took) {
+			err = r.opt.Cache.Put(n.key.Digest, known)
 		}
 		// Back to the front, and with the contents that are known now.
 		if err = errors.Join(err, r.opt.Cache.PutVariant(rest, v)); err != nil {

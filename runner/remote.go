@@ -147,7 +147,7 @@ func (r *run) recorded(n *node) (remoteRecord, bool) {
 	if ok && rec.SameAs != "" {
 		rec, ok = r.remote[rec.SameAs]
 	}
-	if !ok || len(rec.Layers) == 0 {
+	if !ok || len(rec.Layers) != outputs(n.step) { // which no step of ours has left
 		return remoteRecord{}, false
 	}
 	_, useless := r.useless.Load(rec.from)

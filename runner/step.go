@@ -75,7 +75,7 @@ func (r *run) obtainOnce(ctx context.Context, n *node) (tail []string, err error
 	n.ran, n.fresh, n.unsure = true, n.noCache || n.unsure, false
 	n.id = n.key.Digest
 	n.entry.Created = r.opt.Now().UTC()
-	n.entry.Step, n.entry.On = n.step.Name, r.on(n)
+	n.entry.Step, n.entry.On, n.entry.Took = n.step.Name, r.on(n), r.took(n)
 	if n.restless {
 		n.id = digest.FromString(rand.Text()) // what builds on it is not to be found either
 		return tail, nil
