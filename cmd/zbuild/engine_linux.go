@@ -13,6 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 	libbuildah "go.podman.io/buildah"
 	"go.podman.io/storage/pkg/unshare"
+	"golang.org/x/sys/unix"
 
 	"github.com/zbuild/zbuild/internal/session"
 	"github.com/zbuild/zbuild/runner/buildah"
@@ -104,6 +105,10 @@ func openEngine(ctx context.Context, f engineFlags, log *slog.Logger) (session.E
 	if err != nil {
 		return nil, err
 	}
+	// The store's library makes the root directory of every layer by it, and who has no
+	// right to enter that can run nothing; podman sets it, too. What the user would
+	// rather have is for files of their own.
+	unix.Umask(0o022)
 	engine, err := buildah.Open(ctx, opt)
 	if err != nil {
 		return nil, err
