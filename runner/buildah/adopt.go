@@ -146,7 +146,7 @@ func (e *Engine) diff(below, s runner.Snapshot) (io.ReadCloser, error) {
 	if e.unpacked(below, s) {
 		return e.storedDiff(string(s))
 	}
-	if !e.native {
+	if !e.canStage(below, s) {
 		return e.compared(below, s)
 	}
 	driver, err := e.store.GraphDriver()
@@ -165,9 +165,11 @@ func (e *Engine) unpacked(below, s runner.Snapshot) bool {
 }
 
 // compared is the tar of what lies between two snapshots where that can only be told
-// by comparing their trees. The driver would do the same, but it mounts the trees
-// without the store's count of who has them mounted: then one who is done takes them
-// away from another, who goes on reading an empty directory.
+// by comparing their trees: of one that does not lie right on the other, when an image
+// is squashed, or where the driver has no directories of what is different. The driver
+// would do the same, but it mounts the trees without the store's count of who has them
+// mounted: then one who is done takes them away from another, who goes on reading an
+// empty directory, in this process or in another.
 func (e *Engine) compared(below, s runner.Snapshot) (io.ReadCloser, error) {
 	above, err := e.view(s)
 	if err != nil {

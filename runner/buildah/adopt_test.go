@@ -4,11 +4,14 @@ package buildah
 
 import (
 	"context"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"github.com/moby/sys/mountinfo"
 
 	"github.com/zbuild/zbuild/planner"
 	"github.com/zbuild/zbuild/runner"
@@ -169,5 +172,38 @@ func TestAdopt(t *testing.T) {
 	after, err := e.store.Layer(before.ID)
 	if err != nil || !after.Created.Equal(before.Created) {
 		t.Errorf("the layer was made at %v, and again at %v (%v)", before.Created, after.Created, err)
+	}
+}
+
+// What lies between two snapshots that are not next to each other, as in a squashed
+// image, is read from views of the engine's own: what the driver mounts another process
+// takes away when it is done with the same.
+func TestDiffMountsNothing(t *testing.T) {
+	e := open(t, Options{})
+	base := tinyRoot(t, e)
+	s := base
+	for _, file := range []string{"/a", "/b"} {
+		s, _ = do(t, e, execOp(nil, "/bin/touch", file), runner.Input{Snapshot: s})
+	}
+	for _, below := range []runner.Snapshot{"", base} {
+		tar, err := e.diff(below, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(e.store.GraphRoot()))
+		if err != nil {
+			t.Error(err)
+		}
+		for _, m := range mounts {
+			if filepath.Base(m.Mountpoint) == "merged" {
+				t.Errorf("while it is read there is %s", m.Mountpoint)
+			}
+		}
+		if _, err := io.Copy(io.Discard, tar); err != nil {
+			t.Error(err)
+		}
+		if err := tar.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
