@@ -33,11 +33,15 @@ type fileJob struct {
 	refs []*fileRef // the operation's inputs, then what each action left
 	uses []int      // how often each ref is still needed as a base
 	// list lists what is selected of a build context, if it can.
-	list   func(context.Context, source.Tree, source.Selection) (*source.Listing, error)
-	fills  []*filling // that were done
-	others bool       // something was done to a layer after the first of them, and not by them
-	views  []*view
-	settle func(exactly *source.Listing) error
+	list func(context.Context, source.Tree, source.Selection) (*source.Listing, error)
+	// unpacks says that an archive may be unpacked over what was copied before. One may
+	// have a hard link to a file that is there, and give that another owner and mode: so
+	// nothing that is there may be a file of another layer.
+	unpacks bool
+	fills   []*filling // that were done
+	others  bool       // something was done to a layer after the first of them, and not by them
+	views   []*view
+	settle  func(exactly *source.Listing) error
 }
 
 // fileRef is a tree that an action may build on or read: an input, or a layer
@@ -57,6 +61,7 @@ func (e *Engine) doFile(ctx context.Context, op *pb.FileOp, job runner.Job) (out
 	f.uses = make([]int, len(f.refs)+len(op.Actions))
 	outputs := 0
 	for _, a := range op.Actions {
+		f.unpacks = f.unpacks || len(op.Actions) > 1 && a.GetCopy().GetAttemptUnpackDockerCompatibility()
 		if a.Input >= 0 {
 			f.uses[a.Input]++
 		}

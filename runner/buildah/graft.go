@@ -99,7 +99,7 @@ func (f *fileJob) newGraft(layer *stepLayer, tree source.Tree, m *source.Match, 
 		return nil, nil //nolint:nilerr // it is not in this layer
 	}
 	g := &graft{match: m, owner: owner, dir: lowers[0], dest: rel}
-	if len(lowers) == 1 {
+	if len(lowers) == 1 || f.unpacks {
 		return g, nil // COPY --link may put it on any other tree, and links its files there
 	}
 	lenders, err := f.e.lenders(s, lowers)

@@ -105,7 +105,9 @@ func (f *fileJob) filling(layer *stepLayer, a *pb.FileActionCopy, tree source.Tr
 	}
 	id := digest.FromString(tree.Dir + "\x00" + m.Path + "\x00" + strings.Join(tree.Exclude, "\n") + "\x00" + string(what)).Encoded()
 	fill := &filling{e: f.e, layer: layer.id, list: list, match: m, owner: *owner, mode: change, dir: lowers[0], dest: rel, there: there, note: filepath.Join(f.e.StateDir(), copiesName, id[:2], id)}
-	fill.recall()
+	if !f.unpacks {
+		fill.recall()
+	}
 	return fill, nil
 }
 

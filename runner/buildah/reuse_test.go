@@ -3,9 +3,11 @@
 package buildah
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -328,5 +330,46 @@ func TestReuseInexact(t *testing.T) {
 	write("one")
 	if got := copied(listed(copyOp("/p", "/d"), local)); got != "one" {
 		t.Errorf("the next copy of what was listed has %q, which an earlier one took by chance", got)
+	}
+}
+
+// An archive with a hard link to a file that was copied before it gives that file
+// another owner and mode: not the one that an earlier result has.
+func TestUnpackOverLinks(t *testing.T) {
+	e := open(t, Options{})
+	if !e.native {
+		t.Fatal("overlay does not work here, and with it nothing of this")
+	}
+	dir := t.TempDir()
+	link := tar.Header{Typeflag: tar.TypeLink, Name: "h", Linkname: "f", Mode: 0o600, Uid: 7, Gid: 7}
+	err := errors.Join(
+		os.Mkdir(filepath.Join(dir, "p"), 0o755), os.WriteFile(filepath.Join(dir, "p/f"), []byte("text"), 0o644),
+		os.WriteFile(filepath.Join(dir, "a.tar"), tarOf(t, link), 0o644),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	local := runner.Input{Local: &planner.Local{Dir: dir}}
+	alone, both := addOp("/p", "/d/"), addOp("/p", "/d/")
+	both.GetFile().Actions[0].Output = -1
+	unpack := addOp("/a.tar", "/d/").GetFile().Actions[0]
+	unpack.Input = 1 // what the first one left
+	both.GetFile().Actions = append(both.GetFile().Actions, unpack)
+	var out []runner.Snapshot
+	for _, op := range []*pb.Op{alone, both} {
+		s, err := e.Do(t.Context(), listed(op, local))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, s[0])
+	}
+	for i, want := range []string{"-rw-r--r-- 0", "-rw------- 7"} {
+		info, err := os.Lstat(filepath.Join(layerDir(t, e, out[i]), "d/f"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(info.Mode(), info.Sys().(*syscall.Stat_t).Uid); got != want {
+			t.Errorf("the file of copy %d is %s, want %s", i, got, want)
+		}
 	}
 }
