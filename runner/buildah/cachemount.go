@@ -105,11 +105,14 @@ func (x *execJob) waitCache(ctx context.Context, dir string, sharing pb.CacheSha
 			}
 		}
 	}
-	if x.job.Idle == nil {
-		return unlock, wait()
+	idle := x.job.Idle
+	if idle == nil {
+		idle = func(fn func() error) error { return fn() }
 	}
-	err = x.job.Idle(wait)
-	return unlock, err
+	if err := idle(wait); err != nil {
+		return nil, err
+	}
+	return unlock, nil
 }
 
 // cacheMount gives the directory of a cache, which is taken already.

@@ -68,17 +68,24 @@ func (e *Engine) contain(ctx context.Context, x *execJob) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting %s: %w", x.iso.runtime, err)
 	}
-	stop := context.AfterFunc(ctx, func() { e.kill(x.iso.runtime, state, id, cmd.Process) })
+	killed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(killed)
+		e.kill(x.iso.runtime, state, id, cmd.Process)
+	})
 	err = cmd.Wait()
 	if !stop() {
+		<-killed
 		e.delete(x.iso.runtime, state, id)
 		return context.Cause(ctx)
 	}
 	if err == nil {
 		return nil
 	}
+	// It is still there if the runtime failed, or was killed itself: the system does so
+	// when memory is short.
+	e.delete(x.iso.runtime, state, id)
 	if why := runtimeError(logFile); why != "" {
-		e.delete(x.iso.runtime, state, id)
 		return startError(why, x.spec.Process.Args)
 	}
 	return exitError(err)

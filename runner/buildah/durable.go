@@ -30,15 +30,22 @@ import (
 // unsyncedName is the directory below the state directory that has the notes.
 const unsyncedName = "unsynced"
 
+// failedSuffix is in the names of directories of layers that could not be written to the
+// disk, after the name of the boot.
+const failedSuffix = ".failed-"
+
 // muchWritten is how much has to be written for a sync to begin while steps run.
 const muchWritten = 16 << 20 // bytes
 
 // durable is what the engine knows of what is on the disk.
 type durable struct {
-	dir  string // has a note of every layer that this boot has made and not synced; empty if there is no telling
-	root string // a directory of the store's file system
+	dir string // has a note of every layer that this boot has made and not synced; empty if there is no telling
+	// disk is a directory of the store's file system. The kernel tells once whoever has
+	// something open what it could not write since then, so it is open from the beginning.
+	disk *os.File
 
 	syncing sync.Mutex // held while the file system is synced
+	failed  error      // that of the first sync that failed: what was noted then cannot be relied on
 
 	mu      sync.Mutex
 	free    int64          // bytes, when a sync was last begun
@@ -63,7 +70,10 @@ func (e *Engine) openDurable(volatile bool) error {
 		e.log.Debug("what steps write is synced at once", "why", err)
 		return nil
 	}
-	e.durable.root, e.durable.dir = e.store.GraphRoot(), filepath.Join(e.StateDir(), unsyncedName, boot)
+	if e.durable.disk, err = os.Open(e.store.GraphRoot()); err != nil {
+		return &UnusableError{What: "the store cannot be read", Err: err}
+	}
+	e.durable.dir = filepath.Join(e.StateDir(), unsyncedName, boot)
 	e.volatile = volatile && e.native
 	if err := e.forgetLost(); err != nil {
 		return &UnusableError{What: "what a loss of power has left half written cannot be removed", Fix: writable(err, e.store.GraphRoot()), Err: err}
@@ -92,15 +102,19 @@ func (d *durable) note(layer string) error {
 
 // write writes the store's file system to the disk.
 func (d *durable) write() error {
-	f, err := os.Open(d.root)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := unix.Syncfs(int(f.Fd())); err != nil {
-		return fmt.Errorf("writing the store's file system to the disk: %w", err)
+	if err := unix.Syncfs(int(d.disk.Fd())); err != nil {
+		return fmt.Errorf("writing the store's file system, at %s, to the disk: %w", d.disk.Name(), err)
 	}
 	return nil
+}
+
+// close is for when nothing is synced any more.
+func (d *durable) close() error {
+	d.earlier.Wait()
+	if d.disk == nil {
+		return nil
+	}
+	return d.disk.Close()
 }
 
 // sync makes all layers last that are noted now.
@@ -110,6 +124,9 @@ func (d *durable) sync() error {
 	}
 	d.syncing.Lock()
 	defer d.syncing.Unlock()
+	if d.failed != nil {
+		return d.failed
+	}
 	notes, err := os.ReadDir(d.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -118,7 +135,10 @@ func (d *durable) sync() error {
 		return err
 	}
 	if err := d.write(); err != nil {
-		return err
+		// The kernel gives up what it cannot write, and the next sync knows nothing of it.
+		// As those of another boot the layers are deleted by whoever starts next.
+		d.failed = errors.Join(err, os.Rename(d.dir, d.dir+failedSuffix+newID()[:8]))
+		return d.failed
 	}
 	for _, n := range notes {
 		// Another process may have removed it, after a sync of its own; and one that
@@ -133,7 +153,7 @@ func (d *durable) sync() error {
 // is only in memory.
 func (d *durable) writeOut(failed func(error)) {
 	var st unix.Statfs_t
-	if d.dir == "" || unix.Statfs(d.root, &st) != nil {
+	if d.dir == "" || unix.Fstatfs(int(d.disk.Fd()), &st) != nil {
 		return
 	}
 	free := int64(st.Bfree) * int64(st.Bsize) //nolint:unconvert // the type differs by architecture
@@ -198,7 +218,11 @@ func (e *Engine) forgetLost() error {
 		if err != nil {
 			return err
 		}
-		if len(notes) > 0 {
+		switch {
+		case len(notes) == 0:
+		case strings.Contains(boot.Name(), failedSuffix):
+			e.log.Warn("results of a build could not be written to the disk; they are made again", "layers", len(notes))
+		default:
 			e.log.Warn("the machine went down before the results of the last build were on its disk; they are made again", "layers", len(notes))
 		}
 		if err := e.deleteLost(notes); err != nil {
@@ -220,9 +244,7 @@ func (e *Engine) deleteLost(notes []fs.DirEntry) error {
 			switch {
 			case errors.Is(err, storage.ErrLayerHasChildren):
 				later = append(later, n)
-			case err == nil,
-				errors.Is(err, storage.ErrNotALayer), errors.Is(err, storage.ErrLayerUnknown),
-				errors.Is(err, storage.ErrLayerUsedByImage), errors.Is(err, storage.ErrLayerUsedByContainer):
+			case err == nil, isGone(err), errors.Is(err, storage.ErrLayerUsedByImage), errors.Is(err, storage.ErrLayerUsedByContainer):
 			default:
 				return fmt.Errorf("deleting layer %s, which may not be whole: %w", n.Name(), err)
 			}

@@ -3,10 +3,15 @@
 package buildah
 
 import (
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"go.podman.io/storage/pkg/unshare"
+	"golang.org/x/sys/unix"
 
 	"github.com/zbuild/zbuild/planner"
 	"github.com/zbuild/zbuild/runner"
@@ -105,6 +110,78 @@ func TestLostPower(t *testing.T) {
 		t.Error("the notes of the other boot are still there")
 	}
 	commit(e, below, base, run(e, base, "/a"))
+	if err := e.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDiskFails writes to a disk that promises more than it has, as thin volumes do. A
+// sync that fails is remembered: an image that is made later says so, too, and the
+// layers go at the next start.
+func TestDiskFails(t *testing.T) {
+	if unshare.IsRootless() {
+		t.Skip("only root can mount a file system")
+	}
+	dir := t.TempDir()
+	back, disk := filepath.Join(dir, "back"), filepath.Join(dir, "disk")
+	image, filler := filepath.Join(back, "image"), filepath.Join(back, "filler")
+	if err := errors.Join(os.Mkdir(back, 0o700), os.Mkdir(disk, 0o755), unix.Mount("tmpfs", back, "tmpfs", 0, "size=80m")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(back, unix.MNT_DETACH) })
+	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 300<<20)); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{
+		"mkfs.ext4 -q -F -m 0 -O ^has_journal -E nodiscard,lazy_itable_init=0 " + image,
+		"mount -o loop " + image + " " + disk,
+	} {
+		args := strings.Fields(command)
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Skipf("there is no such disk here: %s: %v\n%s", command, err, out)
+		}
+	}
+	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
+	opt := Options{Root: filepath.Join(disk, "root"), RunRoot: filepath.Join(dir, "run"), Driver: "overlay"}
+	e, err := Open(t.Context(), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unmountBelow(dir) })
+	base := tinyRoot(t, e)
+	if err := e.durable.sync(); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(back, &st); err != nil {
+		t.Fatal(err)
+	}
+	full, err := os.Create(filler)
+	if err == nil {
+		err = errors.Join(unix.Fallocate(int(full.Fd()), 0, 0, int64(st.Bavail)*st.Bsize-4<<20), full.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	big, _ := do(t, e, execOp(nil, "/bin/dd", "if=/dev/urandom", "of=/big", "bs=1M", "count=24"), runner.Input{Snapshot: base})
+	if err := e.durable.sync(); err == nil {
+		t.Error("what cannot be written is not noticed")
+	}
+	_, err = e.Commit(t.Context(), runner.ImageSpec{
+		Config: []byte(`{"architecture":"amd64","os":"linux"}`), Format: planner.FormatOCI, Layers: []runner.Snapshot{base, big},
+	})
+	if err == nil || !strings.Contains(err.Error(), disk) {
+		t.Errorf("an image of what could not be written: %v", err)
+	}
+	if err := errors.Join(os.Remove(filler), e.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if e, err = Open(t.Context(), opt); err != nil {
+		t.Fatal(err)
+	}
+	if e.Has(t.Context(), big) || !e.Has(t.Context(), base) {
+		t.Errorf("of the layers that were and were not written there are %v, %v", e.Has(t.Context(), base), e.Has(t.Context(), big))
+	}
 	if err := e.Close(); err != nil {
 		t.Error(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -46,6 +47,8 @@ type Options struct {
 type Engine struct {
 	store  storage.Store
 	native bool // layers are directories that can be linked
+	fuse   bool // a program mounts layers (fuse-overlayfs); what they mean, it alone knows
+	thin   bool // files of layers may have their content in another layer (metacopy)
 	// volatile says that what steps write need not be on the disk when they are done;
 	// the driver finds out whether the kernel can do that when it is first asked to
 	// mount so, and notes it unguarded.
@@ -105,7 +108,8 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 	}
 	e := &Engine{
 		store:   store,
-		native:  nativeOverlay(store),
+		fuse:    usesMountProgram(store),
+		thin:    overlayHas(store, "Using metacopy"),
 		system:  &types.SystemContext{AuthFilePath: opt.AuthFile, SignaturePolicyPath: opt.PolicyFile},
 		log:     opt.Logger,
 		x32:     sync.OnceValue(hasX32),
@@ -114,11 +118,13 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 
 		patience: usualPatience(),
 	}
+	e.native = nativeOverlay(store) && !e.fuse
 	e.isolations = isolations{opt: opt, note: func(iso isolation) error {
 		e.log.Debug("isolation", "kind", iso.kind, "runtime", iso.runtime, "not", iso.why)
 		return e.proc.usesRuntime(iso.runtime)
 	}}
 	e.spreadLayers()
+	e.keepReserve()
 	if err := e.openDurable(volatile); err != nil {
 		return nil, err
 	}
@@ -149,7 +155,7 @@ func (e *Engine) Do(ctx context.Context, job runner.Job) ([]runner.Snapshot, err
 	case *pb.Op_Merge:
 		return e.doMerge(ctx, op.Merge, job)
 	case *pb.Op_Diff:
-		return e.doDiff(op.Diff, job)
+		return e.doDiff(ctx, op.Diff, job)
 	case *pb.Op_Source:
 		if job.Step.Image != nil {
 			s, err := e.base(ctx, job.Step.Image)
@@ -165,12 +171,21 @@ func (e *Engine) Do(ctx context.Context, job runner.Job) ([]runner.Snapshot, err
 // writable says what lets a directory be written to again, if that is what is wrong.
 func writable(err error, dir string) string {
 	switch {
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+	case isFull(err):
 		return fmt.Sprintf("make room at %s: 'df -h' and 'df -i' say what it is short of", dir)
 	case errors.Is(err, unix.EROFS):
 		return fmt.Sprintf("the file system at %s is mounted read-only: remount it, or name another place with --root and --runroot", dir)
 	}
 	return ""
+}
+
+// placeOf is which of the store's two directories an error is about.
+func placeOf(err error, conf storage.StoreOptions) string {
+	var p *fs.PathError
+	if errors.As(err, &p) && strings.HasPrefix(p.Path, conf.RunRoot+"/") {
+		return conf.RunRoot
+	}
+	return conf.GraphRoot
 }
 
 // openStore opens containers-storage as the options and storage.conf say. volatile
@@ -191,6 +206,11 @@ func openStore(opt Options) (_ storage.Store, volatile bool, err error) {
 		conf.GraphDriverOptions = nil
 	}
 	conf.GraphDriverOptions = append(conf.GraphDriverOptions, opt.DriverOptions...)
+	if err := roomToTry(conf); err != nil {
+		return nil, false, &UnusableError{
+			What: fmt.Sprintf("the store at %s cannot be opened", conf.GraphRoot), Fix: writable(err, placeOf(err, conf)), Err: err,
+		}
+	}
 	store, err := storage.GetStore(conf)
 	if err != nil && conf.GraphDriverName == "" && strings.Contains(err.Error(), "several valid graphdrivers") {
 		// Older tools take vfs where newer ones take overlay, and leave both.
@@ -202,7 +222,7 @@ func openStore(opt Options) (_ storage.Store, volatile bool, err error) {
 		if unshare.IsRootless() {
 			fix = "check that /etc/subuid and /etc/subgid name you and that newuidmap is installed (package uidmap), then run 'zbuild doctor'"
 		}
-		if w := writable(err, conf.GraphRoot); w != "" {
+		if w := writable(err, placeOf(err, conf)); w != "" {
 			fix = w
 		}
 		return nil, false, &UnusableError{What: fmt.Sprintf("the store at %s cannot be opened", conf.GraphRoot), Fix: fix, Err: err}
@@ -212,15 +232,17 @@ func openStore(opt Options) (_ storage.Store, volatile bool, err error) {
 
 // StateDir is where the store's zbuild keeps what is worth keeping between runs:
 // it lives and dies with the store.
-func (e *Engine) StateDir() string { return filepath.Join(e.store.GraphRoot(), "zbuild") }
+func (e *Engine) StateDir() string { return filepath.Join(e.store.GraphRoot(), stateName) }
+
+// stateName is what StateDir is called in the store's directory.
+const stateName = "zbuild"
 
 func (e *Engine) processDir() string { return filepath.Join(e.store.RunRoot(), "zbuild") }
 
 // Close gives the store back. Layers and images stay.
 func (e *Engine) Close() error {
-	e.durable.earlier.Wait()
 	e.finding.Wait()
-	err := errors.Join(e.proc.close(), e.kept.file.Close())
+	err := errors.Join(e.durable.close(), e.proc.close(), e.kept.file.Close())
 	_, err2 := e.store.Shutdown(false)
 	if errors.Is(err2, storage.ErrLayerUsedByContainer) {
 		err2 = nil // somebody else's container is mounted: that is its owner's affair

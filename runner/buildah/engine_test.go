@@ -11,7 +11,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -261,6 +264,50 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// TestRuntimeKilled kills the runtime in the middle of a RUN, as the system does when
+// memory is short: the container does not outlive it.
+func TestRuntimeKilled(t *testing.T) {
+	e := open(t, Options{Isolation: runtimeKind()})
+	base := tinyRoot(t, e)
+	layers := countLayers(t, e)
+	w := writerFunc(func(p []byte) (int, error) {
+		procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
+		if err != nil {
+			return 0, err
+		}
+		for _, proc := range procs {
+			line, _ := os.ReadFile(proc)
+			if !bytes.Contains(line, []byte("\x00--root\x00"+e.proc.path(runtimeName)+"\x00")) {
+				continue
+			}
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(proc)))
+			if err == nil {
+				err = syscall.Kill(pid, syscall.SIGKILL)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		return len(p), nil
+	})
+	j := job(execOp(nil, "sh", "-c", "echo started; exec sleep 3800"), nil, runner.Input{Snapshot: base})
+	j.Stdout, j.Stderr = w, w
+	_, err := e.Do(t.Context(), j)
+	var exit *runner.ExitError
+	if !errors.As(err, &exit) || exit.Code != 128+int(syscall.SIGKILL) {
+		t.Errorf("error %v", err)
+	}
+	if out, err := exec.Command("pgrep", "-f", "sleep 38[0]0").Output(); err == nil {
+		t.Errorf("processes are left: %s", out)
+	}
+	if left, _ := os.ReadDir(e.proc.path(runtimeName)); len(left) > 0 {
+		t.Errorf("containers are left: %v", left)
+	}
+	if n := countLayers(t, e); n != layers {
+		t.Errorf("%d layers are left, there were %d", n, layers)
+	}
+}
+
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
@@ -400,5 +447,94 @@ func TestManifestIsReadable(t *testing.T) {
 		if err := json.Unmarshal(raw, &m); err != nil || len(m.Layers) != 1 {
 			t.Errorf("%s: manifest %s, %v", format, raw, err)
 		}
+	}
+}
+
+// TestMetacopy has a store as Fedora and RHEL set it up: a file that got another mode
+// has its content in the layer below.
+func TestMetacopy(t *testing.T) {
+	if unshare.IsRootless() {
+		t.Skip("the kernel has it for root only")
+	}
+	e := open(t, Options{DriverOptions: []string{"overlay.mountopt=nodev,metacopy=on"}})
+	if !e.thin {
+		t.Skip("this kernel does not have it")
+	}
+	base := tinyRoot(t, e)
+	s, _ := do(t, e, execOp(nil, "/bin/chmod", "711", "/bin/busybox"), runner.Input{Snapshot: base})
+	copied, _ := do(t, e, copyOp("/bin/busybox", "/copied"), runner.Input{Snapshot: s})
+	img, err := e.Commit(t.Context(), runner.ImageSpec{
+		Layers: []runner.Snapshot{base, s}, Config: []byte(`{"architecture":"amd64","os":"linux"}`), Format: planner.FormatOCI,
+		Created: []time.Time{time.Unix(1, 0), time.Unix(2, 0)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := e.store.Image(img.ID.Encoded())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(filepath.Join(busybox(t).Dir, "busybox"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, at := range map[string]runner.Snapshot{"bin/busybox": s, "copied": copied, "./bin/busybox": runner.Snapshot(stored.TopLayer)} {
+		v, err := e.view(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer v.close()
+		info, err := os.Stat(filepath.Join(v.root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := os.ReadFile(filepath.Join(v.root, name))
+		if err != nil || !bytes.Equal(raw, want) || info.Mode() != 0o711 {
+			t.Errorf("%s is %s of %d bytes, %v", name, info.Mode(), len(raw), err)
+		}
+	}
+}
+
+// TestMountProgramOfStore has a store whose layers fuse-overlayfs has mounted before,
+// which no option says: what it has hidden stays hidden, for whoever reads it.
+func TestMountProgramOfStore(t *testing.T) {
+	dir := t.TempDir()
+	opt := Options{Root: filepath.Join(dir, "root"), RunRoot: filepath.Join(dir, "run"), Driver: "overlay"}
+	note := filepath.Join(opt.Root, "overlay", ".has-mount-program")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(note), 0o700), os.WriteFile(note, []byte("true"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	e, err := Open(t.Context(), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+		unmountBelow(dir)
+	})
+	s := tinyRoot(t, e)
+	for _, script := range []string{"mkdir -p /d/x && touch /d/x/f /gone", "rm -r /gone /d && mkdir -p /d/y && touch /d/y/g"} {
+		s, _ = do(t, e, execOp(nil, "sh", "-c", script), runner.Input{Snapshot: s})
+	}
+	copied, _ := do(t, e, copyOp("/", "/e"), runner.Input{Snapshot: s})
+	for at, root := range map[runner.Snapshot]string{s: "", copied: "/e"} {
+		v, err := e.view(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		err = filepath.WalkDir(v.root+root, func(p string, d fs.DirEntry, err error) error {
+			p = strings.TrimPrefix(p, v.root+root)
+			if err == nil && (p == "/gone" || strings.HasPrefix(p+"/", "/d/") || strings.Contains(p, ".wh.")) {
+				got = append(got, p)
+			}
+			return err
+		})
+		if want := []string{"/d", "/d/y", "/d/y/g"}; err != nil || !slices.Equal(got, want) {
+			t.Errorf("there are %v, %v, want %v", got, err, want)
+		}
+		v.close()
 	}
 }

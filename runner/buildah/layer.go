@@ -53,7 +53,8 @@ func (e *Engine) newMarkedLayer(parent runner.Snapshot, marks map[string]any) (*
 	opt := &storage.LayerOptions{Flags: map[string]any{stepFlag: true}}
 	maps.Copy(opt.Flags, marks)
 	if _, err := e.store.CreateLayer(l.id, string(parent), nil, "", true, opt); err != nil {
-		e.proc.end(l.id)
+		l.away = true
+		l.drop() // what the store could not undo itself: on a full disk
 		return nil, fmt.Errorf("creating a layer: %w", vanished(err))
 	}
 	root, err := e.mount(l.id)
@@ -153,7 +154,7 @@ func (l *stepLayer) drop() {
 			l.e.log.Debug("unmounting an abandoned layer", "error", err)
 		}
 	}
-	if err := l.e.deleteLayer(l.id); err != nil {
+	if err := l.e.deleteLayer(l.id); err != nil && !isGone(err) {
 		l.e.log.Warn("an abandoned layer cannot be deleted now; the next start tries again", "layer", l.id, "error", err)
 		return // stays in the journal
 	}
@@ -165,21 +166,23 @@ func (l *stepLayer) drop() {
 // to go first.
 func (e *Engine) deleteLayer(id string) error {
 	err := e.store.DeleteLayer(id)
-	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+	if !isFull(err) {
 		return err
 	}
-	dirs, err2 := e.lowerDirs(id)
-	if err2 != nil || len(dirs) == 0 {
-		return err
+	e.giveUpReserve()
+	driver, err2 := e.store.GraphDriver()
+	if err2 == nil {
+		err2 = driver.Remove(id)
 	}
-	entries, err2 := os.ReadDir(dirs[0])
 	if err2 != nil {
 		return err
 	}
-	for _, entry := range entries {
-		_ = os.RemoveAll(filepath.Join(dirs[0], entry.Name())) // the next attempt says whether it helped
-	}
 	return e.store.DeleteLayer(id)
+}
+
+// isGone reports whether a layer could not be deleted because there is none.
+func isGone(err error) bool {
+	return errors.Is(err, storage.ErrNotALayer) || errors.Is(err, storage.ErrLayerUnknown)
 }
 
 // Has reports whether a snapshot's layer is in the store.
@@ -195,11 +198,9 @@ func (e *Engine) Discard(_ context.Context, snapshots ...runner.Snapshot) error 
 		if l, err := e.store.Layer(string(snapshots[i])); err != nil || !isStepLayer(l) {
 			continue
 		}
-		err := e.store.DeleteLayer(string(snapshots[i]))
+		err := e.deleteLayer(string(snapshots[i]))
 		switch {
-		case err == nil,
-			errors.Is(err, storage.ErrNotALayer), errors.Is(err, storage.ErrLayerUnknown),
-			errors.Is(err, storage.ErrLayerHasChildren),
+		case err == nil, isGone(err), errors.Is(err, storage.ErrLayerHasChildren),
 			errors.Is(err, storage.ErrLayerUsedByImage), errors.Is(err, storage.ErrLayerUsedByContainer):
 		default:
 			errs = append(errs, err)
@@ -231,7 +232,7 @@ func (e *Engine) view(s runner.Snapshot) (*view, error) {
 		return nil, err
 	}
 	if len(lowers) > 0 {
-		err = mountOverlayReadOnly(append(lowers, e.proc.path(emptyName)), dir)
+		err = mountOverlayReadOnly(append(lowers, e.proc.path(emptyName)), dir, e.thin)
 		if err == nil {
 			return &view{root: dir, close: func() {
 				_ = unix.Unmount(dir, unix.MNT_DETACH)
@@ -262,13 +263,8 @@ func (e *Engine) view(s runner.Snapshot) (*view, error) {
 // lowerDirs lists the directories that make up a layer's tree, the topmost
 // first; none where the driver has no such thing, or does not mount natively.
 func (e *Engine) lowerDirs(layer string) ([]string, error) {
-	if e.store.GraphDriverName() != "overlay" {
+	if e.store.GraphDriverName() != "overlay" || e.fuse {
 		return nil, nil
-	}
-	for _, o := range e.store.GraphOptions() {
-		if strings.Contains(o, "mount_program") {
-			return nil, nil
-		}
 	}
 	driver, err := e.store.GraphDriver()
 	if err != nil {
@@ -289,8 +285,10 @@ func (e *Engine) lowerDirs(layer string) ([]string, error) {
 }
 
 // mountOverlayReadOnly uses the mount API of Linux 6.5, which has no limit on the
-// number of layers. It needs two of them at least; an empty one does.
-func mountOverlayReadOnly(lowers []string, target string) error {
+// number of layers. It needs two of them at least; an empty one does. thin says that
+// files may have their content in a layer below their own, which the kernel has to be
+// told: else it refuses to open them.
+func mountOverlayReadOnly(lowers []string, target string, thin bool) error {
 	fsfd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return err
@@ -303,6 +301,11 @@ func mountOverlayReadOnly(lowers []string, target string) error {
 	}
 	if inUserNamespace() {
 		if err := unix.FsconfigSetFlag(fsfd, "userxattr"); err != nil {
+			return err
+		}
+	}
+	if thin {
+		if err := unix.FsconfigSetString(fsfd, "metacopy", "on"); err != nil {
 			return err
 		}
 	}

@@ -131,7 +131,7 @@ func (e *Engine) apply(ctx context.Context, s runner.Snapshot, root string) erro
 
 // doDiff makes a tree of what one tree has and another has not. What the first one
 // lacks is marked as removed, so that merging removes it.
-func (e *Engine) doDiff(op *pb.DiffOp, job runner.Job) (out []runner.Snapshot, err error) {
+func (e *Engine) doDiff(ctx context.Context, op *pb.DiffOp, job runner.Job) (out []runner.Snapshot, err error) {
 	at := func(i int64) runner.Snapshot {
 		if i < 0 || int(i) >= len(job.Inputs) {
 			return ""
@@ -155,12 +155,14 @@ func (e *Engine) doDiff(op *pb.DiffOp, job runner.Job) (out []runner.Snapshot, e
 		return nil, err
 	}
 	opt := &storage.LayerOptions{Flags: map[string]any{stepFlag: true}}
-	_, _, err = e.store.PutLayer(id, "", nil, "", true, opt, tar)
+	_, _, err = e.store.PutLayer(id, "", nil, "", true, opt, contextReader{ctx, tar})
 	if err == nil {
 		err = e.finished(id)
 	}
 	if err != nil {
-		e.proc.end(id)
+		if err2 := e.deleteLayer(id); err2 == nil || isGone(err2) {
+			e.proc.end(id)
+		}
 		return nil, fmt.Errorf("making a layer of a difference: %w", err)
 	}
 	return []runner.Snapshot{runner.Snapshot(id)}, nil

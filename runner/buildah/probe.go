@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,7 +78,21 @@ func (r *Report) add(c ...Check) { r.Checks = append(r.Checks, c...) }
 // nativeOverlay reports whether a store's layers are directories that can be
 // linked. Nothing else may use the store meanwhile: the driver finds out what the
 // kernel can do, and notes it unguarded.
-func nativeOverlay(store storage.Store) bool {
+func nativeOverlay(store storage.Store) bool { return overlayHas(store, "Native Overlay Diff") }
+
+// usesMountProgram reports whether the overlay driver has a program mount its layers: one
+// that the options name, or one that it has found because the kernel was of no use, now
+// or when the store was made. It notes that in the store.
+func usesMountProgram(store storage.Store) bool {
+	if slices.ContainsFunc(store.GraphOptions(), func(o string) bool { return strings.Contains(o, "mount_program") }) {
+		return true
+	}
+	note, err := os.ReadFile(filepath.Join(store.GraphRoot(), store.GraphDriverName(), ".has-mount-program"))
+	return err == nil && strings.TrimSpace(string(note)) == "true"
+}
+
+// overlayHas reports whether the driver is overlay and says "true" of something.
+func overlayHas(store storage.Store, what string) bool {
 	if store.GraphDriverName() != "overlay" {
 		return false
 	}
@@ -85,7 +101,7 @@ func nativeOverlay(store storage.Store) bool {
 		return false
 	}
 	for _, kv := range driver.Status() {
-		if kv[0] == "Native Overlay Diff" {
+		if kv[0] == what {
 			return kv[1] == "true"
 		}
 	}

@@ -17,7 +17,6 @@ import (
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
-	"go.podman.io/storage"
 	"golang.org/x/sys/unix"
 
 	"github.com/zbuild/zbuild/internal/pack"
@@ -76,7 +75,10 @@ func newProcess(parent string) (*process, error) {
 		err = os.Rename(dir, p.dir)
 	}
 	if err != nil {
-		return nil, errors.Join(err, p.lock.Close(), os.RemoveAll(dir))
+		if p.lock != nil {
+			err = errors.Join(err, p.lock.Close())
+		}
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return p, nil
 }
@@ -327,7 +329,7 @@ func (e *Engine) sweepOne(ctx context.Context, dir string) {
 	for _, l := range layers {
 		_, _ = e.store.Unmount(l.Name(), true)
 		err := e.deleteLayer(l.Name())
-		if err != nil && !errors.Is(err, storage.ErrNotALayer) && !errors.Is(err, storage.ErrLayerUnknown) {
+		if err != nil && !isGone(err) {
 			e.log.Warn("a layer of a killed build cannot be removed", "layer", l.Name(), "error", err)
 		}
 	}

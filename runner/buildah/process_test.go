@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/zbuild/zbuild/runner"
 )
 
 // TestSweepFiles starts where a process has died over its files: they go, unless
@@ -125,5 +127,34 @@ func TestEndLeavesWhatIsUnfinished(t *testing.T) {
 	e.sweep(t.Context())
 	if left, err := os.ReadDir(filepath.Join(p.dir, layersName)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("after a sweep there is %v, %v", left, err)
+	}
+}
+
+// What could not be written down as kept is written down when it is named again.
+func TestKeepAgain(t *testing.T) {
+	name := filepath.Join(t.TempDir(), keptName)
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	closed, err := os.Open(name) // nobody can write to it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closed.Close()
+	k := &kept{uses: 1, file: closed, names: make(map[runner.Snapshot]bool)}
+	if err := k.add("a"); err == nil {
+		t.Error("it is not said that nothing was written")
+	}
+	if k.file, err = os.OpenFile(name, os.O_WRONLY|os.O_APPEND, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer k.file.Close()
+	for range 2 {
+		if err := k.add("a", "b"); err != nil {
+			t.Error(err)
+		}
+	}
+	if text, err := os.ReadFile(name); err != nil || string(text) != "a\nb\n" {
+		t.Errorf("%q, %v", text, err)
 	}
 }

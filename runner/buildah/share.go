@@ -91,15 +91,31 @@ func (k *kept) add(snapshots ...runner.Snapshot) error {
 	var lines []byte
 	for _, s := range snapshots {
 		if s != "" && !k.names[s] {
-			k.names[s] = true
 			lines = append(append(lines, s...), '\n')
 		}
 	}
 	if len(lines) == 0 {
 		return nil
 	}
-	_, err := k.file.Write(lines)
-	return err
+	if n, err := k.file.Write(lines); err != nil {
+		if n > 0 { // half a line would spoil the next one
+			err = errors.Join(err, k.cut(int64(n)))
+		}
+		return err
+	}
+	for _, s := range snapshots {
+		k.names[s] = true
+	}
+	return nil
+}
+
+// cut takes bytes off the end of the file.
+func (k *kept) cut(n int64) error {
+	info, err := k.file.Stat()
+	if err != nil {
+		return err
+	}
+	return k.file.Truncate(info.Size() - n)
 }
 
 // Kept lists what processes use: what they have named, and what they are making.
@@ -132,6 +148,9 @@ func (e *Engine) Kept(context.Context) (map[runner.Snapshot]bool, error) {
 func (e *Engine) Exclusive() (func(), bool, error) {
 	if err := os.MkdirAll(e.StateDir(), 0o700); err != nil {
 		return nil, false, err
+	}
+	if e.isScarce() { // which is to change
+		e.giveUpReserve()
 	}
 	f, err := os.OpenFile(filepath.Join(e.StateDir(), pruneName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

@@ -1,0 +1,124 @@
+//go:build linux
+
+package buildah
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"go.podman.io/storage/pkg/unshare"
+	"golang.org/x/sys/unix"
+
+	"github.com/zbuild/zbuild/runner"
+)
+
+// fewInodes mounts a file system and gives a function that leaves so many inodes of it
+// free.
+func fewInodes(t *testing.T) (dir string, leave func(n uint64)) {
+	t.Helper()
+	if unshare.IsRootless() {
+		t.Skip("only root can mount a file system")
+	}
+	dir = t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64m,nr_inodes=1200"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		unmountBelow(dir)
+		_ = unix.Unmount(dir, unix.MNT_DETACH)
+	})
+	filler := filepath.Join(dir, "filler")
+	return dir, func(n uint64) {
+		t.Helper()
+		err := errors.Join(os.RemoveAll(filler), os.Mkdir(filler, 0o700))
+		for i := 0; err == nil; i++ {
+			var st unix.Statfs_t
+			if err = unix.Statfs(dir, &st); err != nil || st.Ffree <= n {
+				break
+			}
+			err = os.WriteFile(filepath.Join(filler, strconv.Itoa(i)), nil, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestFirstOpenOnFullDisk opens a store for the first time where there is no room for
+// it. What the driver concludes from that must not outlast it.
+func TestFirstOpenOnFullDisk(t *testing.T) {
+	dir, leave := fewInodes(t)
+	for _, where := range []string{"store", "run"} {
+		other := t.TempDir()
+		opt := Options{Root: filepath.Join(dir, where, "root"), RunRoot: filepath.Join(other, "run"), Driver: "overlay"}
+		if where == "run" {
+			opt.Root, opt.RunRoot = filepath.Join(other, "root"), filepath.Join(dir, where, "run")
+		}
+		for n := uint64(0); n < 60; n += 7 {
+			leave(n)
+			e, err := Open(t.Context(), opt)
+			if err == nil {
+				err = errors.Join(errors.New("it was opened"), e.Close())
+			}
+			var unusable *UnusableError
+			if !errors.As(err, &unusable) || !errors.Is(err, unix.ENOSPC) || unusable.Fix == "" {
+				t.Errorf("%s, with %d left: %v", where, n, err)
+			}
+		}
+		note := filepath.Join(opt.Root, "overlay", ".has-mount-program")
+		if text, err := os.ReadFile(note); err == nil {
+			t.Errorf("it is noted in the store whether a program mounts it: %s", text)
+		}
+		leave(800)
+		e, err := Open(t.Context(), opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.fuse {
+			t.Error("a program mounts the layers from then on")
+		}
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+		unmountBelow(other)
+	}
+}
+
+// TestDiscardOnFullDisk removes a layer from a disk that is full to the last inode.
+func TestDiscardOnFullDisk(t *testing.T) {
+	dir, leave := fewInodes(t)
+	opt := Options{Root: filepath.Join(dir, "root"), RunRoot: filepath.Join(t.TempDir(), "run"), Driver: "overlay"}
+	e, err := Open(t.Context(), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _ := do(t, e, execOp(nil, "/bin/touch", "/a"), runner.Input{Snapshot: tinyRoot(t, e)})
+	leave(0)
+	if err := e.Discard(t.Context(), s); err != nil {
+		t.Error(err)
+	}
+	if e.Has(t.Context(), s) {
+		t.Error("it is still there")
+	}
+	release, ok, err := e.Exclusive()
+	if err != nil || !ok {
+		t.Fatalf("a prune is not possible: %v", err)
+	}
+	release()
+	leave(500)
+	if err := e.Close(); err != nil {
+		t.Error(err)
+	}
+	if e, err = Open(t.Context(), opt); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(filepath.Join(e.StateDir(), reserveName)); err != nil || len(left) != reserveFiles {
+		t.Errorf("of the reserve there are %d files, %v", len(left), err)
+	}
+	if err := e.Close(); err != nil {
+		t.Error(err)
+	}
+}
