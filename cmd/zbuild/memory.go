@@ -26,11 +26,17 @@ func collectWaiting(env func(string) (string, bool)) {
 	const (
 		garbage      = 32 << 20 // bytes
 		fewest, most = 50, 400  // percent of what is needed
+		small        = 96 << 20 // bytes in all that nobody minds
 	)
 	debug.FreeOSMemory()
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	metrics.Read(live)
-	collectAt(env, int(min(max(100*garbage/max(live[0].Value.Uint64(), 1), fewest), most)))
+	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(samples)
+	live := max(samples[0].Value.Uint64(), 1)
+	collectAt(env, int(min(max(100*garbage/live, fewest), most)))
+	// What a build needs for a moment counts for the percentage like all the rest.
+	if _, ok := env("GOMEMLIMIT"); !ok {
+		debug.SetMemoryLimit(int64(max(small, live+live/2)))
+	}
 }
 
 // collectAt sets how much garbage may lie about, in percent of what is needed. Whoever

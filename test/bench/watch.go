@@ -32,13 +32,15 @@ type watchReport struct {
 type watchRun struct {
 	Title, Date, Commit string
 	// Watch is from the write of a file until its target's tag points to the new
-	// image, Steps what of that the steps took that ran, Bake what `docker buildx
-	// bake` needs that is started in that moment.
-	Watch, Steps, Bake []float64
+	// image. Of that, Notice is the time before the first step that runs, Steps what
+	// the steps took, and Image is from the end of the last one. Bake is what `docker
+	// buildx bake` needs that is started in that moment.
+	Watch, Notice, Steps, Image, Bake []float64
 	// Idle is the CPU time that watching took in IdleFor without a change.
 	Idle, IdleFor float64
-	// Memory is the resident memory after the edits, in MB.
-	Memory float64
+	// Memory is the resident memory after the edits, Peak the most that there was at any
+	// time, the first build included, in MB.
+	Memory, Peak float64
 }
 
 //go:embed watch.md.tmpl
@@ -61,13 +63,6 @@ func (o *options) runWatch(ctx context.Context) error {
 		"ms": func(q float64, s []float64) string { return fmt.Sprintf("%.0f", 1000*quantile(q, s)) },
 		"ratio": func(r watchRun) string {
 			return fmt.Sprintf("%.2f", quantile(0.5, r.Watch)/quantile(0.5, r.Bake))
-		},
-		"over": func(q float64, r watchRun) string {
-			over := make([]float64, len(r.Watch))
-			for i := range over {
-				over[i] = r.Watch[i] - r.Steps[i]
-			}
-			return fmt.Sprintf("%.0f", 1000*quantile(q, over))
 		},
 	}).Parse(watchPage)
 	if err != nil {
@@ -138,7 +133,7 @@ func (b *bench) watch(ctx context.Context, w *workload, edits int) (r watchRun, 
 	// The first edit of each warms up what only the first one needs.
 	for n := range edits + 1 {
 		unix.Sync()
-		total, steps, err := v.edit(ctx, n)
+		t, err := v.edit(ctx, n)
 		if err != nil {
 			return r, err
 		}
@@ -153,11 +148,12 @@ func (b *bench) watch(ctx context.Context, w *workload, edits int) (r watchRun, 
 		}
 		bake := time.Since(start).Seconds()
 		if n > 0 {
-			r.Watch, r.Steps, r.Bake = append(r.Watch, total), append(r.Steps, steps), append(r.Bake, bake)
+			r.Watch, r.Bake = append(r.Watch, t.total.Seconds()), append(r.Bake, bake)
+			r.Notice, r.Steps, r.Image = append(r.Notice, t.notice.Seconds()), append(r.Steps, t.steps.Seconds()), append(r.Image, t.image.Seconds())
 		}
-		slog.Info("edit", "workload", w.name, "n", n, "watch", fmt.Sprintf("%.3f", total), "steps", fmt.Sprintf("%.3f", steps), "bake", fmt.Sprintf("%.3f", bake))
+		slog.Info("edit", "workload", w.name, "n", n, "watch", t.total, "notice", t.notice, "steps", t.steps, "image", t.image, "bake", fmt.Sprintf("%.3f", bake))
 	}
-	if r.Memory, err = v.memory(); err != nil {
+	if r.Memory, r.Peak, err = v.memory(); err != nil {
 		return r, err
 	}
 	r.IdleFor = 30
@@ -217,62 +213,77 @@ func (z *zbuild) startWatch(ctx context.Context, dir string, w *workload) (*watc
 	return v, nil
 }
 
-// until reads events up to one of a type. It gives the time that steps ran.
-func (v *watching) until(ctx context.Context, kind string) (steps float64, err error) {
+// ran is when steps ran: from the first one's start to the last one's end, and for how
+// long there was one.
+type ran struct {
+	first, last time.Time
+	busy        time.Duration
+}
+
+// until reads events up to one of a type.
+func (v *watching) until(ctx context.Context, kind string) (r ran, err error) {
 	var begun time.Time
 	running := 0
 	for {
 		select {
 		case <-ctx.Done():
-			return 0, context.Cause(ctx)
+			return r, context.Cause(ctx)
 		case e, ok := <-v.events:
 			switch {
 			case !ok:
-				return 0, errors.New("zbuild has ended")
+				return r, errors.New("zbuild has ended")
 			case e.Type == "step-started":
 				if running++; running == 1 {
 					begun = e.Time
 				}
+				if r.first.IsZero() {
+					r.first = e.Time
+				}
 			case e.Type == "step-done" || e.Type == "step-cached":
 				if running--; running == 0 {
-					steps += e.Time.Sub(begun).Seconds()
+					r.busy += e.Time.Sub(begun)
 				}
+				r.last = e.Time
 			case e.Type == "finished" && e.OK != nil && !*e.OK:
-				return 0, errors.New("a build has failed")
+				return r, errors.New("a build has failed")
 			}
 			if e.Type == kind {
-				return steps, nil
+				return r, nil
 			}
 		}
 	}
 }
 
+// edit is what becomes of one edit: see watchRun.
+type edit struct{ total, notice, steps, image time.Duration }
+
 // edit changes the file, and waits until the tags in the store are others.
-func (v *watching) edit(ctx context.Context, n int) (total, steps float64, err error) {
+func (v *watching) edit(ctx context.Context, n int) (t edit, err error) {
 	before, err := os.ReadFile(v.tags)
 	if err != nil {
-		return 0, 0, err
+		return t, err
 	}
 	tag := v.edited()
 	was := imageOf(before, tag)
 	start := time.Now()
 	if err := v.w.edit(v.dir, 1_000_000+n); err != nil {
-		return 0, 0, err
+		return t, err
 	}
 	for {
 		if now, err := os.ReadFile(v.tags); err == nil {
 			if is := imageOf(now, tag); is != "" && is != was {
-				total = time.Since(start).Seconds()
+				t.total = time.Since(start)
 				break
 			}
 		}
 		if time.Since(start) > time.Minute {
-			return 0, 0, errors.New("no new image within a minute")
+			return t, errors.New("no new image within a minute")
 		}
 		time.Sleep(time.Millisecond)
 	}
-	steps, err = v.until(ctx, "waiting")
-	return total, steps, err
+	steps, err := v.until(ctx, "waiting")
+	t.notice, t.steps, t.image = steps.first.Sub(start), steps.busy, start.Add(t.total).Sub(steps.last)
+	return t, err
 }
 
 // edited is the tag of the target that has the edited file.
@@ -320,16 +331,22 @@ func (v *watching) cpu() (float64, error) {
 	return ticks / 100, nil
 }
 
-// memory is the resident memory of the process, in MB.
-func (v *watching) memory() (float64, error) {
+// memory is the resident memory of the process, as it is and at its height, in MB.
+func (v *watching) memory() (now, peak float64, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", v.cmd.Process.Pid))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	_, rest, _ := strings.Cut(string(text), "VmRSS:")
-	var kb float64
-	_, err = fmt.Sscan(rest, &kb)
-	return kb / 1024, err
+	field := func(name string) float64 {
+		_, rest, _ := strings.Cut(string(text), name+":")
+		var kb float64
+		if _, e := fmt.Sscan(rest, &kb); e != nil {
+			err = e
+		}
+		return kb / 1024
+	}
+	now, peak = field("VmRSS"), field("VmHWM")
+	return now, peak, err
 }
 
 func (v *watching) stop() error {

@@ -28,8 +28,9 @@ import (
 
 const (
 	startTimeout = time.Minute
-	// After an interrupt the daemon cancels its builds and closes its databases.
-	stopTimeout = 30 * time.Second
+	// After an interrupt the daemon cancels its builds, which may be a thousand, and closes
+	// its databases.
+	stopTimeout = 3 * time.Minute
 
 	// Of files in its root.
 	configName = "buildkitd.toml"
