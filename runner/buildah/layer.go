@@ -12,6 +12,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"go.podman.io/storage"
@@ -162,14 +163,17 @@ func (l *stepLayer) drop() {
 }
 
 // deleteLayer deletes an unmounted layer that nothing uses. The store writes down
-// what it deletes, which a full disk has no room for: then the layer's files have
-// to go first.
+// what it deletes, which a full disk has no room for: then the reserve has to go
+// first, and if that is not enough the layer's files.
 func (e *Engine) deleteLayer(id string) error {
 	err := e.store.DeleteLayer(id)
 	if !isFull(err) {
 		return err
 	}
 	e.giveUpReserve()
+	if err = e.store.DeleteLayer(id); !isFull(err) || !e.isUnused(id) {
+		return err
+	}
 	driver, err2 := e.store.GraphDriver()
 	if err2 == nil {
 		err2 = driver.Remove(id)
@@ -178,6 +182,18 @@ func (e *Engine) deleteLayer(id string) error {
 		return err
 	}
 	return e.store.DeleteLayer(id)
+}
+
+// isUnused reports whether it is sure that nothing lies on a layer or shows it: the store
+// looks for that itself, but not before it has room.
+func (e *Engine) isUnused(id string) bool {
+	layers, err := e.store.Layers()
+	images, err2 := e.store.Images()
+	containers, err3 := e.store.Containers()
+	return errors.Join(err, err2, err3) == nil &&
+		!slices.ContainsFunc(layers, func(l storage.Layer) bool { return l.Parent == id }) &&
+		!slices.ContainsFunc(images, func(i storage.Image) bool { return i.TopLayer == id }) &&
+		!slices.ContainsFunc(containers, func(c storage.Container) bool { return c.LayerID == id })
 }
 
 // isGone reports whether a layer could not be deleted because there is none.

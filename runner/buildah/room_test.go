@@ -87,7 +87,8 @@ func TestFirstOpenOnFullDisk(t *testing.T) {
 	}
 }
 
-// TestDiscardOnFullDisk removes a layer from a disk that is full to the last inode.
+// TestDiscardOnFullDisk removes a layer from a disk that is full to the last inode, and
+// none that another lies on, with the reserve and without.
 func TestDiscardOnFullDisk(t *testing.T) {
 	dir, leave := fewInodes(t)
 	opt := Options{Root: filepath.Join(dir, "root"), RunRoot: filepath.Join(t.TempDir(), "run"), Driver: "overlay"}
@@ -95,14 +96,30 @@ func TestDiscardOnFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, _ := do(t, e, execOp(nil, "/bin/touch", "/a"), runner.Input{Snapshot: tinyRoot(t, e)})
+	below := tinyRoot(t, e)
+	for _, reserve := range []bool{true, false} {
+		s, _ := do(t, e, execOp(nil, "/bin/touch", "/a"), runner.Input{Snapshot: below})
+		if !reserve {
+			e.giveUpReserve()
+		}
+		leave(0)
+		for _, discard := range []runner.Snapshot{below, s} {
+			if err := e.Discard(t.Context(), discard); err != nil {
+				t.Error(err)
+			}
+		}
+		v, err := e.view(below)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(filepath.Join(v.root, "bin", "busybox")); err != nil || e.Has(t.Context(), s) {
+			t.Errorf("with the reserve (%v) the layer is there: %v; the one below is not: %v", reserve, e.Has(t.Context(), s), err)
+		}
+		v.close()
+		leave(500)
+	}
+	e.keepReserve()
 	leave(0)
-	if err := e.Discard(t.Context(), s); err != nil {
-		t.Error(err)
-	}
-	if e.Has(t.Context(), s) {
-		t.Error("it is still there")
-	}
 	release, ok, err := e.Exclusive()
 	if err != nil || !ok {
 		t.Fatalf("a prune is not possible: %v", err)
