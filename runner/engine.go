@@ -19,6 +19,10 @@ import (
 // has been removed by somebody else. What is missing can be made again.
 var ErrVanished = errors.New("it was removed from the store meanwhile")
 
+// ErrInUse is part of an error if something stays in the store because somebody else
+// uses it.
+var ErrInUse = errors.New("it is in use")
+
 // Snapshot names the frozen file tree that a step left behind, in the engine's
 // own terms. The empty Snapshot is the empty tree ("scratch").
 type Snapshot string

@@ -31,6 +31,7 @@ type watchCmd struct {
 	Notify    string        `placeholder:"HOW" enum:"bell,osc9," default:"" help:"Tell the terminal when a build has ended: bell, or osc9 for a notification of the desktop."`
 	Events    string        `placeholder:"FILE" help:"Write what happens to a file as JSON lines; '-' is standard output."`
 	Progress  string        `placeholder:"MODE" env:"BUILDKIT_PROGRESS" help:"How to show progress: ${modes}. Default: auto."`
+	Prune     bool          `negatable:"" default:"true" help:"Remove images that a later build of this watch has replaced, unless they have a name or something uses them. Default: true."`
 	Push      bool          `help:"Push to the registries that the tags name, too. Short for --set=*.push=true."`
 	Jobs      jobsFlag      `short:"j" placeholder:"N" help:"How many steps may run at once. Default: the number of cores. As with bake also MODE[,parallel=N]: fail-fast, defer-output or defer-error."`
 	KeepGoing bool          `short:"k" help:"After a failure go on with what does not depend on it. What succeeds is tagged."`
@@ -134,7 +135,7 @@ func (c *watchCmd) Run(a *app) error {
 	a.logs.divert(v)
 	err = s.Watch(ctx, session.WatchOptions{
 		Quiet: c.Debounce, Ceiling: c.Ceiling, Poll: time.Duration(c.Poll), OnBusy: config.OnBusy(c.OnBusy),
-		Commands: commands, Observe: observe, Sync: podmanSync, Written: c.written(a.dir),
+		Commands: commands, Observe: observe, Sync: podmanSync, Prune: c.Prune, Written: c.written(a.dir),
 	})
 	a.logs.divert(nil)
 	v.end()

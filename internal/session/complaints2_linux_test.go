@@ -242,3 +242,50 @@ func ignoredTrees(t *testing.T) {
 		}
 	}
 }
+
+// replacedImages is not in the list of complaints: compose watch was told to remove
+// what it replaces, and people expect it.
+func replacedImages(t *testing.T) {
+	w := complain(t, `
+target "list" {
+  context           = "src"
+  dockerfile-inline = "FROM scratch\nCOPY d /\n"
+  platforms         = ["linux/amd64", "linux/arm64"]
+  tags              = ["localhost/list"]
+}
+`, map[string]string{"a.Dockerfile": "FROM scratch\nCOPY d /\n", "b.Dockerfile": "FROM scratch\nCOPY e /\n", "d/f": "0", "e": "0"}, "a", "b")
+	w.write("zbuild.hcl", strings.Replace(w.read("zbuild.hcl"), `targets = [`, `targets = ["list", `, 1))
+	w.start()
+	store := openStore(t, w.store)
+	count := func() (n int) {
+		t.Helper()
+		all, err := store.Images()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	before := count()
+	w.builds(func() { w.save("src/d/f", "1") }, "a", "list")
+	var used string
+	if img, err := store.Image("localhost/a:latest"); err != nil {
+		t.Fatal(err)
+	} else if c, err := store.CreateContainer("", nil, img.ID, "", "", nil); err != nil {
+		t.Fatal(err)
+	} else {
+		used = c.ID
+	}
+	for i := range 3 {
+		w.builds(func() { w.save("src/d/f", strings.Repeat("2", i+1)) }, "a", "list")
+	}
+	if n := count(); n != before+1 {
+		t.Errorf("%d images are left of %d and one that a container was made of", n, before)
+	}
+	if err := store.DeleteContainer(used); err != nil {
+		t.Fatal(err)
+	}
+	w.builds(func() { w.save("src/e", "1") }, "b")
+	if n := count(); n != before {
+		t.Errorf("%d images are left of %d", n, before)
+	}
+}

@@ -44,6 +44,7 @@ func TestComplaints(t *testing.T) {
 		{"18 files in a directory that is new", newDirectories},
 		{"19 file systems that do not tell", polled},
 		{"20 memory for trees that nobody reads", ignoredTrees},
+		{"images that were replaced pile up", replacedImages},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

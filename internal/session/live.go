@@ -42,6 +42,8 @@ type live struct {
 	// those whose containers have newer files than their images.
 	built, failed, synced map[string]runner.Fingerprint
 
+	images replaced
+
 	store string // where the engine keeps what it makes
 
 	mu      sync.Mutex
@@ -362,6 +364,10 @@ func (l *live) build(ctx context.Context, o order, start time.Time, out *outcome
 	out.canceled = ctx.Err() != nil
 	l.settle(g, affected, prints)
 	l.opt.observe(Finished{Started: started, Generation: g, Canceled: out.canceled, Duration: l.s.opt.Now().Sub(start)})
+	l.images.note(g.Result)
+	if l.opt.Prune {
+		l.prune(ctx)
+	}
 }
 
 // affected are the requested targets that are to be built, and the others.

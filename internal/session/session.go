@@ -37,6 +37,9 @@ type Engine interface {
 	StateDir() string
 	// Fetcher is what fetches from URLs and git repositories.
 	Fetcher() *remote.Fetcher
+	// Drop removes an image that nobody has a use for. One that has a name stays. If
+	// it is in use the error is a runner.ErrInUse.
+	Drop(ctx context.Context, image *runner.Image) error
 }
 
 // Options say what a session is about. The zero value of a field that is not

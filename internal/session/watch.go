@@ -27,6 +27,9 @@ type WatchOptions struct {
 	// Sync copies files into running containers; nil means that sync rules are not
 	// followed. Its error means that the image has to be built instead.
 	Sync func(context.Context, SyncRequest) error
+	// Prune removes images that a later generation has replaced, as soon as nothing
+	// uses them.
+	Prune bool
 	// Written reports whether a path is written by the process itself, so that a
 	// change to it is no reason for a generation.
 	Written func(path string) bool

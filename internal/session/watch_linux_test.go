@@ -80,7 +80,7 @@ func newWatched(t *testing.T, files map[string]string) *watched {
 	for name, text := range files {
 		w.write(name, text)
 	}
-	w.opt = session.WatchOptions{Quiet: 60 * time.Millisecond, Commands: w.commands, Observe: w.observe}
+	w.opt = session.WatchOptions{Prune: true, Quiet: 60 * time.Millisecond, Commands: w.commands, Observe: w.observe}
 	return w
 }
 
@@ -228,9 +228,15 @@ func (w *watched) write(name, text string) {
 	w.check(os.WriteFile(w.path(name), []byte(text), 0o644))
 }
 
-// images gives the trees of named images of a store, by path: mode and content; and
-// as "config" how they are to be run.
-func images(t *testing.T, root string, names []string) map[string]map[string]string {
+func (w *watched) read(name string) string {
+	w.Helper()
+	raw, err := os.ReadFile(w.path(name))
+	w.check(err)
+	return string(raw)
+}
+
+// openStore opens the store that a project is built in.
+func openStore(t *testing.T, root string) storage.Store {
 	t.Helper()
 	store, err := storage.GetStore(storage.StoreOptions{
 		GraphRoot: filepath.Join(root, "root"), RunRoot: filepath.Join(root, "run"), GraphDriverName: "overlay",
@@ -239,6 +245,14 @@ func images(t *testing.T, root string, names []string) map[string]map[string]str
 	if err != nil {
 		t.Fatal(err)
 	}
+	return store
+}
+
+// images gives the trees of named images of a store, by path: mode and content; and
+// as "config" how they are to be run.
+func images(t *testing.T, root string, names []string) map[string]map[string]string {
+	t.Helper()
+	store := openStore(t, root)
 	out := make(map[string]map[string]string)
 	for _, name := range names {
 		img, err := store.Image("localhost/" + name + ":latest")

@@ -225,7 +225,7 @@ func (e *Engine) forgetLost() error {
 		default:
 			e.log.Warn("the machine went down before the results of the last build were on its disk; they are made again", "layers", len(notes))
 		}
-		if err := e.deleteLost(notes); err != nil {
+		if err := e.deleteLayers(notes); err != nil {
 			return err // the next start tries again
 		}
 		if err := os.RemoveAll(lost); err != nil {
@@ -235,8 +235,10 @@ func (e *Engine) forgetLost() error {
 	return nil
 }
 
-// deleteLost deletes layers, those that have others on them last.
-func (e *Engine) deleteLost(notes []fs.DirEntry) error {
+// deleteLayers deletes the layers that files are named after, those that have others
+// on them last. What is in use stays. The error says what else does.
+func (e *Engine) deleteLayers(notes []fs.DirEntry) error {
+	var errs []error
 	for len(notes) > 0 {
 		var later []fs.DirEntry
 		for _, n := range notes {
@@ -246,13 +248,13 @@ func (e *Engine) deleteLost(notes []fs.DirEntry) error {
 				later = append(later, n)
 			case err == nil, isGone(err), errors.Is(err, storage.ErrLayerUsedByImage), errors.Is(err, storage.ErrLayerUsedByContainer):
 			default:
-				return fmt.Errorf("deleting layer %s, which may not be whole: %w", n.Name(), err)
+				errs = append(errs, fmt.Errorf("deleting layer %s, which may not be whole: %w", n.Name(), err))
 			}
 		}
 		if len(later) == len(notes) {
-			return nil
+			break
 		}
 		notes = later
 	}
-	return nil
+	return errors.Join(errs...)
 }

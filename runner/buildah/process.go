@@ -328,10 +328,9 @@ func (e *Engine) sweepOne(ctx context.Context, dir string) {
 	layers, _ := os.ReadDir(filepath.Join(dir, layersName))
 	for _, l := range layers {
 		_, _ = e.store.Unmount(l.Name(), true)
-		err := e.deleteLayer(l.Name())
-		if err != nil && !isGone(err) {
-			e.log.Warn("a layer of a killed build cannot be removed", "layer", l.Name(), "error", err)
-		}
+	}
+	if err := e.deleteLayers(layers); err != nil {
+		e.log.Warn("a layer of a killed build cannot be removed", "error", err)
 	}
 	// The directory itself stays until files have been swept, too.
 	for _, entry := range entries {
