@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"errors"
 	"io"
+	"path"
 	"strings"
 	"time"
 )
@@ -30,6 +31,16 @@ func Plain(in io.ReadCloser) io.ReadCloser {
 			if name, ok := strings.CutPrefix(k, "SCHILY.xattr."); ok && !InLayers(name) {
 				delete(h.PAXRecords, k)
 			}
+		}
+	})
+}
+
+// Steady rewrites a tar so that whiteouts, which no file stands for, have the same time
+// whenever it is made.
+func Steady(in io.ReadCloser) io.ReadCloser {
+	return rewrite(in, func(h *tar.Header) {
+		if strings.HasPrefix(path.Base(h.Name), ".wh.") {
+			h.ModTime, h.AccessTime, h.ChangeTime = time.Unix(0, 0), time.Time{}, time.Time{}
 		}
 	})
 }

@@ -31,6 +31,7 @@ import (
 	"go.podman.io/storage/pkg/ioutils"
 	"golang.org/x/sys/unix"
 
+	"github.com/zbuild/zbuild/internal/pack"
 	"github.com/zbuild/zbuild/internal/sealed"
 	"github.com/zbuild/zbuild/runner"
 )
@@ -199,7 +200,11 @@ func (e *Engine) exported(below runner.Snapshot, root string) (io.ReadCloser, er
 	if err != nil {
 		return nil, err
 	}
-	return archive.ExportChanges(root, changes, nil, nil)
+	tar, err := archive.ExportChanges(root, changes, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return pack.Steady(tar), nil
 }
 
 // canStage reports whether the difference is a directory that can be linked.

@@ -4,14 +4,17 @@ package buildah
 
 import (
 	"context"
+	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
+	digest "github.com/opencontainers/go-digest"
 
 	"github.com/zbuild/zbuild/planner"
 	"github.com/zbuild/zbuild/runner"
@@ -204,6 +207,37 @@ func TestDiffMountsNothing(t *testing.T) {
 		}
 		if err := tar.Close(); err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// A layer that is found by comparing trees is the same whenever it is read: it is read
+// for its digest, and again to be stored, compressed or pushed.
+func TestDiffIsSteady(t *testing.T) {
+	for _, driver := range []string{"overlay", "vfs"} {
+		e := open(t, Options{Driver: driver})
+		base := tinyRoot(t, e)
+		s := base
+		for _, args := range [][]string{{"/bin/rm", "/bin/cat"}, {"/bin/touch", "/b"}} {
+			s, _ = do(t, e, execOp(nil, args...), runner.Input{Snapshot: s})
+		}
+		var sums []digest.Digest
+		for i := range 2 {
+			tar, err := e.diff(base, s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, err := digest.FromReader(tar)
+			if err := errors.Join(err, tar.Close()); err != nil {
+				t.Fatal(err)
+			}
+			sums = append(sums, d)
+			if i == 0 {
+				time.Sleep(1100 * time.Millisecond) // times are in seconds
+			}
+		}
+		if sums[0] != sums[1] {
+			t.Errorf("%s: %s became %s", driver, sums[0], sums[1])
 		}
 	}
 }
