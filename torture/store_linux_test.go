@@ -350,7 +350,11 @@ func (p *place) leftovers(problems []string) {
 	for _, dir := range stages {
 		problems = append(problems, "a half-made layer was left: "+dir)
 	}
-	problems = append(problems, p.processes()...)
+	left := p.processes()
+	for end := time.Now().Add(5 * time.Second); len(left) > 0 && time.Now().Before(end); left = p.processes() {
+		time.Sleep(50 * time.Millisecond) // fuse-overlayfs ends some time after it was unmounted
+	}
+	problems = append(problems, left...)
 	if len(problems) > 0 {
 		p.t.Errorf("%d problems:\n%s", len(problems), strings.Join(problems, "\n"))
 	}

@@ -153,10 +153,12 @@ func (p *process) close() error {
 	if p == nil {
 		return nil
 	}
-	if left, err := os.ReadDir(p.path(layersName)); err == nil && len(left) > 0 {
-		// Layers that cannot be deleted now, on a full disk: whoever starts next finds
-		// them named here.
-		return p.lock.Close()
+	for _, name := range []string{layersName, viewsName, stagesName} {
+		if left, err := os.ReadDir(p.path(name)); err == nil && len(left) > 0 {
+			// What cannot be deleted or unmounted now, on a full disk: whoever starts next
+			// finds it named here.
+			return p.lock.Close()
+		}
 	}
 	entries, err := os.ReadDir(p.dir)
 	errs := []error{err}

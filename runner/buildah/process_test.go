@@ -110,23 +110,29 @@ func TestCloseWhileSwept(t *testing.T) {
 	<-done
 }
 
-// TestEndLeavesWhatIsUnfinished ends a process that could not delete a layer: its
-// directory stays until the next start has.
+// TestEndLeavesWhatIsUnfinished ends a process that could not delete a layer, or a
+// directory in one, or could not unmount one: its directory stays until the next start has.
 func TestEndLeavesWhatIsUnfinished(t *testing.T) {
 	e := open(t, Options{})
-	p, err := newProcess(e.processDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(p.begin(newID()), p.close()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(p.dir); err != nil {
-		t.Errorf("nobody will know of the layer: %v", err)
-	}
-	e.sweep(t.Context())
-	if left, err := os.ReadDir(filepath.Join(p.dir, layersName)); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("after a sweep there is %v, %v", left, err)
+	for what, begin := range map[string]func(*process) error{
+		layersName: func(p *process) error { return p.begin(newID()) },
+		viewsName:  func(p *process) error { _, err := p.beginView(newID()); return err },
+		stagesName: func(p *process) error { _, _, err := p.stage(t.TempDir()); return err },
+	} {
+		p, err := newProcess(e.processDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(begin(p), p.close()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(p.dir); err != nil {
+			t.Errorf("nobody will know of the %s: %v", what, err)
+		}
+		e.sweep(t.Context())
+		if left, err := os.ReadDir(filepath.Join(p.dir, what)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("after a sweep there is %v, %v", left, err)
+		}
 	}
 }
 
