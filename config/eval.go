@@ -101,6 +101,8 @@ type blockType struct {
 	// that name that something was evaluated of.
 	current map[string]*instance
 	any     bool // any block of the type was looked at
+	// nameless is set if there are values of the type whose names are not known.
+	nameless bool
 }
 
 type fieldType struct {
@@ -120,6 +122,10 @@ type evalBlock struct {
 	attrs     map[string]*expression
 	diags     hcl.Diagnostics // of reading the body
 	instances []*instance
+	// axes are the matrix's variables if they have no values, because the matrix
+	// cannot be evaluated; moreAxes is set if there are more than can be told.
+	axes     map[string]bool
+	moreAxes bool
 }
 
 // instance is one value that a block makes.
@@ -363,7 +369,11 @@ func (e *evaluator) needBlock(typeName string, ref hcl.Traversal, x *expression)
 			attr = step.Name
 		}
 	}
-	for _, b := range e.blocks[typeName][name.Name] {
+	blocks := e.blocks[typeName][name.Name]
+	if len(blocks) == 0 && e.types[typeName].nameless {
+		return errBroken // it may be one of these
+	}
+	for _, b := range blocks {
 		if err := e.block(b, attr); err != nil {
 			return err
 		}

@@ -30,17 +30,17 @@ func (e *evaluator) collectBlocks(it *items) {
 			continue
 		}
 		b := &evalBlock{Block: block, typ: t}
-		if err := e.guarded(b, func() error { return e.name(b) }); err != nil {
-			e.fail(block, block.LabelRanges[0], "Invalid name", err)
-			continue
-		}
+		err := e.guarded(b, func() error { return e.name(b) })
+		e.fail(block, block.LabelRanges[0], "Invalid name", err)
 		e.order = append(e.order, b)
 		if blocks[block.Type] == nil {
 			blocks[block.Type] = map[string][]*evalBlock{}
 		}
 		for _, i := range b.instances {
 			blocks[block.Type][i.name] = append(blocks[block.Type][i.name], b)
-			e.renamed[block.Type][block.Labels[0]] = append(e.renamed[block.Type][block.Labels[0]], i.name)
+			if err == nil {
+				e.renamed[block.Type][block.Labels[0]] = append(e.renamed[block.Type][block.Labels[0]], i.name)
+			}
 		}
 	}
 	e.blocks = blocks
@@ -104,7 +104,8 @@ func (e *evaluator) guarded(b *evalBlock, f func() error) (err error) {
 	return f()
 }
 
-// name makes the block's instances, and names them.
+// name makes the block's instances, and names them. If that fails there is one with
+// the block's label, so that the rest of the block can be checked.
 func (e *evaluator) name(b *evalBlock) error {
 	content, _, diags := b.Body.PartialContent(b.typ.schema)
 	b.diags = diags
@@ -113,38 +114,64 @@ func (e *evaluator) name(b *evalBlock) error {
 		b.attrs[name] = e.expression(attr)
 	}
 	b.typ.any = true
-	if validateName(b.Labels[0]) != nil {
-		return errBroken // reported by checkBlock
-	}
 	combinations, err := e.combinations(b)
 	if err != nil {
-		return err
+		b.axes, b.moreAxes = map[string]bool{}, false
+		if matrix := e.extra(b, "matrix"); matrix != nil {
+			b.axes, b.moreAxes = axesOf(matrix)
+		}
+		return e.nameless(b, nil, err)
 	}
 	names := make(map[string]bool, len(combinations))
 	nameAttr := e.extra(b, "name")
 	for _, vars := range combinations {
-		i := &instance{
-			block: b, name: b.Labels[0], vars: vars, ctx: e.scope, value: reflect.New(b.typ.typ),
-			done: make(map[string]bool, len(b.attrs)),
-		}
-		if vars != nil {
-			i.ctx = e.scope.NewChild()
-			i.ctx.Variables = vars
-		}
+		i := e.instance(b, vars)
+		name := b.Labels[0]
 		if nameAttr != nil && b.Type == "target" {
-			if i.name, err = e.targetName(nameAttr, i.ctx, b); err != nil {
-				return err
+			if name, err = e.targetName(nameAttr, i.ctx, b); err != nil {
+				return e.nameless(b, vars, err)
 			}
 		}
-		if names[i.name] {
-			return fmt.Errorf("several combinations of the matrix make a target called %q; give each its own name", i.name)
+		if names[name] {
+			return e.nameless(b, vars, fmt.Errorf("several combinations of the matrix make a target called %q; give each its own name", name))
 		}
-		names[i.name] = true
-		label, _ := b.typ.typ.FieldByName("Name")
-		i.value.Elem().FieldByIndex(label.Index).SetString(i.name)
+		names[name] = true
+		i.rename(name)
 		b.instances = append(b.instances, i)
 	}
+	if validateName(b.Labels[0]) != nil {
+		return errBroken // reported by checkBlock
+	}
 	return nil
+}
+
+// nameless lets one instance stand for all that the block makes, if they cannot be
+// named because of err. It returns err.
+func (e *evaluator) nameless(b *evalBlock, vars map[string]cty.Value, err error) error {
+	b.typ.nameless = b.typ.nameless || e.extra(b, "name") != nil
+	i := e.instance(b, vars)
+	i.rename(b.Labels[0])
+	b.instances = []*instance{i}
+	return err
+}
+
+// instance makes an instance of a block that has no name yet, with the variables of
+// a matrix, or nil.
+func (e *evaluator) instance(b *evalBlock, vars map[string]cty.Value) *instance {
+	i := &instance{
+		block: b, vars: vars, ctx: e.scope, value: reflect.New(b.typ.typ), done: make(map[string]bool, len(b.attrs)),
+	}
+	if vars != nil {
+		i.ctx = e.scope.NewChild()
+		i.ctx.Variables = vars
+	}
+	return i
+}
+
+func (i *instance) rename(name string) {
+	i.name = name
+	label, _ := i.block.typ.typ.FieldByName("Name")
+	i.value.Elem().FieldByIndex(label.Index).SetString(name)
 }
 
 // extra is an attribute that is not one of the value's.
@@ -154,63 +181,6 @@ func (e *evaluator) extra(b *evalBlock, name string) *expression {
 		return nil
 	}
 	return e.expression(content.Attributes[name])
-}
-
-// combinations are the variables of each value that the block makes; one nil if
-// it has no matrix.
-func (e *evaluator) combinations(b *evalBlock) ([]map[string]cty.Value, error) {
-	if b.Type == "group" {
-		for _, name := range []string{"name", "matrix"} {
-			if x := e.extra(b, name); x != nil {
-				r := x.Range()
-				return nil, hcl.Diagnostics{{
-					Severity: hcl.DiagError, Summary: "A group has no " + name,
-					Detail: "Only a target can have the attributes matrix and name.", Subject: &r,
-				}}
-			}
-		}
-	}
-	one := []map[string]cty.Value{nil}
-	matrix := e.extra(b, "matrix")
-	if b.Type == "target" && matrix != nil {
-		if err := e.need(matrix, e.scope, nil, true); err != nil {
-			return nil, err
-		}
-		value, diags := e.valueOf(matrix, e.scope)
-		if diags.HasErrors() {
-			return nil, diags
-		}
-		if one, diags = e.combine(matrix, value); diags.HasErrors() {
-			return nil, diags
-		}
-	}
-	if b.Type == "target" {
-		if e.targets += len(one); e.targets > maxTargets {
-			e.meter.at = b.DefRange
-			e.meter.exceedWith(tooManyTargets(b.DefRange))
-			return nil, hcl.Diagnostics{e.meter.over}
-		}
-	}
-	return one, nil
-}
-
-// targetName is what the attribute name gives for one combination of a matrix.
-func (e *evaluator) targetName(x *expression, ctx *hcl.EvalContext, b *evalBlock) (string, error) {
-	r := x.Range()
-	invalid := func(detail string) error {
-		return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Invalid target name", Detail: detail, Subject: &r}}
-	}
-	if e.extra(b, "matrix") == nil {
-		return "", invalid("The attribute name needs a matrix: it names the targets that the matrix makes.")
-	}
-	if err := e.need(x, ctx, nil, true); err != nil {
-		return "", err
-	}
-	value, diags := e.valueOf(x, ctx)
-	if diags.HasErrors() {
-		return "", diags
-	}
-	return nameFrom(value, invalid)
 }
 
 // block evaluates a block: one attribute of it, or all that have not been.
@@ -294,6 +264,10 @@ func (e *evaluator) salvage(b *evalBlock) {
 			if i.done[name] {
 				continue
 			}
+			if e.needsAxis(b, b.attrs[name]) {
+				i.failed = append(i.failed, name)
+				continue
+			}
 			err := e.guarded(b, func() error { return e.attributes(i, []string{name}) })
 			if err == nil {
 				continue
@@ -307,6 +281,12 @@ func (e *evaluator) salvage(b *evalBlock) {
 			}
 		}
 	}
+}
+
+// exists reports whether there is a variable, value or type of blocks of that name.
+func (e *evaluator) exists(name string) bool {
+	_, evaluated := e.scope.Variables[name]
+	return evaluated || e.types[name] != nil || e.variables[name] != nil || e.values[name] != nil
 }
 
 // seen is what references see of an instance.

@@ -84,6 +84,15 @@ func formNamed(name string) *form {
 	return nil
 }
 
+// topForm is the form of a block at the top of a file, settings of zbuild itself
+// too, or nil.
+func topForm(name string) *form {
+	if name == settingsForm.name {
+		return settingsForm
+	}
+	return formNamed(name)
+}
+
 func formNames(list []*form) []string {
 	var names []string
 	for _, f := range list {
@@ -190,7 +199,7 @@ func (f *form) object(b *hclsyntax.Block) hclsyntax.Expression {
 func (l *loader) checkDoubles(body *hclsyntax.Body) {
 	seen := map[string]hcl.Range{}
 	for _, b := range body.Blocks {
-		f := formNamed(b.Type)
+		f := topForm(b.Type)
 		if f == nil || f.repeated || len(b.Labels) != f.labels() {
 			continue
 		}

@@ -297,11 +297,7 @@ func blockAttributes(s *source, blockType string) (attrs, blocks []string) {
 		}
 		return []string{"params", "variadic_params", "result"}, nil
 	default:
-		f := formNamed(blockType)
-		if blockType == settingsForm.name {
-			f = settingsForm
-		}
-		if f != nil && s.ours {
+		if f := topForm(blockType); f != nil && s.ours {
 			return f.attributes(), formNames(f.blocks)
 		}
 		return nil, nil

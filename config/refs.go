@@ -130,19 +130,8 @@ func (u *unit) scope(attrs hcl.Attributes) (names map[string]bool, known bool) {
 			return names, true
 		}
 		u.matrix = attrs["name"] != nil
-		pairs, diags := hcl.ExprMap(attr.Expr)
-		if diags.HasErrors() {
-			return names, false
-		}
-		for _, p := range pairs {
-			if s, ok := constant(p.Key); ok {
-				names[s] = true
-			} else if s := hcl.ExprAsKeyword(p.Key); s != "" {
-				names[s] = true
-			} else {
-				return names, false
-			}
-		}
+		names, more := axesOf(attr.Expr)
+		return names, !more
 	}
 	return names, true
 }

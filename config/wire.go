@@ -2,7 +2,6 @@ package config
 
 import (
 	"encoding/json"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -10,7 +9,6 @@ import (
 	"github.com/docker/buildx/util/buildflags"
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
-	"github.com/zclconf/go-cty/cty/convert"
 )
 
 // wireFile is what the build files together are evaluated into.
@@ -110,92 +108,6 @@ type origin struct {
 	// like is the name of another target whose context this one's was taken from
 	// by a reference; its path starts where the other's does.
 	like string
-}
-
-// maxTargets is the largest number of targets that a project may have.
-const maxTargets = 12_000
-
-const summaryTooMany = "Too many targets"
-
-func tooManyTargets(at hcl.Range) *hcl.Diagnostic {
-	return &hcl.Diagnostic{
-		Severity: hcl.DiagError, Summary: summaryTooMany,
-		Detail: fmt.Sprintf("A project may have %d targets.", maxTargets), Subject: &at,
-	}
-}
-
-// combine are the combinations of a matrix's values.
-func (e *evaluator) combine(expr hcl.Expression, value cty.Value) ([]map[string]cty.Value, hcl.Diagnostics) {
-	invalid := func(format string, args ...any) hcl.Diagnostics {
-		return hcl.Diagnostics{{
-			Severity: hcl.DiagError, Summary: "Invalid matrix", Detail: fmt.Sprintf(format, args...), Subject: expr.Range().Ptr(),
-		}}
-	}
-	if value.IsNull() || !value.IsWhollyKnown() || !value.Type().IsMapType() && !value.Type().IsObjectType() {
-		return nil, invalid("A matrix is a map from the name of each axis to the list of its values.")
-	}
-	axes := value.AsValueMap()
-	combinations := []map[string]cty.Value{{}}
-	// The first axis of the file is the one that varies last.
-	for _, axis := range inOrder(expr, e.scope, axes) {
-		if axes[axis].IsNull() || !axes[axis].CanIterateElements() {
-			return nil, invalid("The values of the axis %q are not a list.", axis)
-		}
-		values := axes[axis].AsValueSlice()
-		if len(values)*len(combinations) > maxTargets {
-			return nil, invalid("The matrix makes too many targets: a project may have %d.", maxTargets)
-		}
-		if n := int64(len(values)*len(combinations)) * int64(len(axes)); !e.meter.spend(n, n*valueBytes/4) {
-			return nil, hcl.Diagnostics{e.meter.over}
-		}
-		next := make([]map[string]cty.Value, 0, len(values)*len(combinations))
-		for _, c := range combinations {
-			for _, v := range values {
-				c := maps.Clone(c)
-				c[axis] = v
-				next = append(next, c)
-			}
-		}
-		combinations = next
-	}
-	return combinations, nil
-}
-
-// inOrder are the names of a matrix's axes in the order of the file, as far as it
-// can be told; bake goes through them by chance.
-func inOrder(expr hcl.Expression, base *hcl.EvalContext, axes map[string]cty.Value) []string {
-	var order []string
-	add := func(name string) {
-		if _, ok := axes[name]; ok && !slices.Contains(order, name) {
-			order = append(order, name)
-		}
-	}
-	pairs, _ := hcl.ExprMap(expr) // no pairs if it is no map by itself
-	for _, p := range pairs {
-		key, diags := p.Key.Value(base)
-		if diags.HasErrors() || !key.IsKnown() || key.IsNull() {
-			continue
-		}
-		if key, err := convert.Convert(key, cty.String); err == nil {
-			add(key.AsString())
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(axes)) {
-		add(name)
-	}
-	return order
-}
-
-// nameFrom is the name of a target as a string.
-func nameFrom(value cty.Value, invalid func(string) error) (string, error) {
-	value, err := convert.Convert(value, cty.String)
-	if err != nil || value.IsNull() || !value.IsKnown() {
-		return "", invalid("The name has to be a string.")
-	}
-	if err := validateName(value.AsString()); err != nil {
-		return "", invalid(fmt.Sprintf("%q cannot be the name of a target: %v.", value.AsString(), err))
-	}
-	return value.AsString(), nil
 }
 
 // SetBlockSource notes where the target's values are written.
