@@ -17,6 +17,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/zbuild/zbuild/internal/beneath"
+	"github.com/zbuild/zbuild/internal/vcs"
 )
 
 // maxFileSize is the largest build file that is read, in bytes. The HCL lexer
@@ -51,8 +52,8 @@ type source struct {
 	included bool
 	text     []byte
 	// file is what HCL or JSON was parsed to; nil if that was not possible, and
-	// for a Compose file.
-	file *hcl.File
+	// for a Compose file. torn is then what could be parsed of it, or nil.
+	file, torn *hcl.File
 	// compose is set for a Compose file; document is what yaml makes of it.
 	compose  bool
 	document *yaml.Node
@@ -95,11 +96,17 @@ func (l *loader) find(ctx context.Context) {
 	}
 }
 
-// filesFromEnv are the files that bake's BUILDX_BAKE_FILE names.
+// filesFromEnv are the files that bake's BUILDX_BAKE_FILE names. To bake these are
+// names of files as they are: none starts with cwd://, whose colon is a separator.
 func (l *loader) filesFromEnv() []string {
-	value, separator := l.env("BUILDX_BAKE_FILE"), l.env("BUILDX_BAKE_PATH_SEPARATOR")
+	const variable = "BUILDX_BAKE_FILE"
+	value, separator := l.env(variable), l.env("BUILDX_BAKE_PATH_SEPARATOR")
 	if separator == "" {
 		separator = string(os.PathListSeparator)
+	}
+	if strings.Contains(value, cwdPrefix) {
+		l.errorf(nil, "Cannot read the build file",
+			"%s is %q, and %s is no part of a file's name. Leave it out, or name the files with --file.", variable, value, cwdPrefix)
 	}
 	var files []string
 	for _, name := range strings.Split(value, separator) {
@@ -112,7 +119,7 @@ func (l *loader) filesFromEnv() []string {
 
 // readNamed reads a file that the user named.
 func (l *loader) readNamed(name string) {
-	name = strings.TrimPrefix(name, "cwd://")
+	name = strings.TrimPrefix(name, cwdPrefix)
 	switch {
 	case name == "-":
 		l.readStdin()
@@ -146,7 +153,7 @@ func (l *loader) readStdin() {
 // in a parent up to the root of the repository, else bake's.
 func (l *loader) lookUp() {
 	dirs := []string{l.req.Dir}
-	if root := repositoryRoot(l.req.Dir); root != "" {
+	if root := vcs.Root(l.req.Dir); root != "" {
 		for dir := l.req.Dir; dir != root; {
 			dir = filepath.Dir(dir)
 			dirs = append(dirs, dir)
@@ -161,13 +168,18 @@ func (l *loader) lookUp() {
 	if l.readExisting(l.req.Dir, bakeNames) {
 		return
 	}
-	up := ""
+	up, advice := "", "Name one with --file, or have 'zbuild init' write one."
 	if len(dirs) > 1 {
 		up = fmt.Sprintf(", nor in its parents up to %s", dirs[len(dirs)-1])
 	}
+	for _, name := range []string{"Dockerfile", "Containerfile"} {
+		if fileExists(filepath.Join(l.req.Dir, name)) {
+			advice = fmt.Sprintf("There is a %s: 'zbuild init' writes a zbuild.hcl that builds it.", name)
+			break
+		}
+	}
 	l.errorf(nil, "No build file found",
-		"There is no zbuild.hcl, zbuild.json, docker-bake.hcl, docker-bake.json or compose.yaml in %s%s. Name one with --file, or have 'zbuild init' write one.",
-		l.req.Dir, up)
+		"There is no zbuild.hcl, zbuild.json, docker-bake.hcl, docker-bake.json or compose.yaml in %s%s. %s", l.req.Dir, up, advice)
 }
 
 // relativePaths reports whether the environment asks for the paths of bake's own
@@ -183,21 +195,6 @@ func (l *loader) relativePaths() bool {
 		l.errorf(nil, "Invalid environment", "%s is %q, which is not a bool.", name, value)
 	}
 	return on
-}
-
-// repositoryRoot is the closest directory at or above dir that has a .git entry,
-// or empty.
-func repositoryRoot(dir string) string {
-	for {
-		if _, err := os.Lstat(filepath.Join(dir, ".git")); err == nil {
-			return dir
-		}
-		parent := filepath.Dir(dir)
-		if parent == dir {
-			return ""
-		}
-		dir = parent
-	}
 }
 
 // readExisting reads those files of dir that exist and reports whether any did.

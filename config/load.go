@@ -64,7 +64,8 @@ type Request struct {
 //
 // The project is never nil. If the diagnostics have errors it has no targets,
 // but its Sources and Files are still complete: what was read is what the
-// diagnostics point into, and what has to change for the errors to go away.
+// diagnostics point into, and what has to change for the errors to go away. Listed
+// then has what can be known of the targets in spite of them.
 // The diagnostics are all there are, ordered by file and position; the same
 // request gives the same ones.
 func Load(ctx context.Context, req Request) (*Project, hcl.Diagnostics) {
@@ -76,7 +77,7 @@ func Load(ctx context.Context, req Request) (*Project, hcl.Diagnostics) {
 	diags := l.sorted()
 	if diags.HasErrors() {
 		p := l.project
-		l.project = &Project{Dir: p.Dir, Sources: p.Sources, Files: p.Files}
+		l.project = &Project{Dir: p.Dir, Sources: p.Sources, Files: p.Files, Listed: l.listTorn(p.Listed)}
 	}
 	slices.Sort(l.project.Files)
 	l.project.Files = slices.Compact(l.project.Files)

@@ -237,3 +237,27 @@ func TestScenarios(t *testing.T) {
 		})
 	}
 }
+
+// TestListedInSpiteOfErrors shows which names are known of projects with mistakes.
+func TestListedInSpiteOfErrors(t *testing.T) {
+	for _, c := range []struct{ file, text, want string }{
+		{"zbuild.hcl", "target \"a\" { contxt = 1 }\ntarget \"_b\" {}\ngroup \"g\" { targets = [\"a\", \"x\"] }\n", "a g"},
+		{"zbuild.hcl", "target \"a\" {}\ntarget \"b\" {\n  tags = [\"x\n}\ntarget \"c\" {}\n", "a b"},
+		{"zbuild.hcl", "target \"a\" { matrix = UNKNOWN }\ntarget \"b\" {}\n", "a b"},
+		{"compose.yaml", "services:\n  web.x: {build: .}\n  db: {image: x}\n  api: {build: [5]}\n", "api web_x"},
+		{"compose.yaml", "services:\n  web: {build: .\n", ""},
+		{"zbuild.json", "{\"target\": {\"a\": {}", ""},
+	} {
+		p, diags := loadAs(t, c.file, c.text)
+		if !diags.HasErrors() || len(p.Targets) > 0 {
+			t.Errorf("%s: there are no errors, or there are targets", c.text)
+		}
+		var names []string
+		for _, l := range p.Listed {
+			names = append(names, l.Name)
+		}
+		if got := strings.Join(names, " "); got != c.want {
+			t.Errorf("%s: %q are listed, want %q", c.text, got, c.want)
+		}
+	}
+}

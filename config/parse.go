@@ -64,7 +64,9 @@ type parser func(*source) (*hcl.File, hcl.Diagnostics)
 func (l *loader) accept(s *source, parse parser) {
 	file, diags := parse(s)
 	l.diags = append(l.diags, diags...)
-	if !diags.HasErrors() {
+	if diags.HasErrors() {
+		s.torn = file
+	} else {
 		s.file = file
 	}
 }

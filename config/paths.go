@@ -12,6 +12,8 @@ import (
 	"github.com/docker/buildx/util/osutil"
 	"github.com/docker/buildx/util/urlutil"
 	"github.com/hashicorp/hcl/v2"
+
+	"github.com/zbuild/zbuild/internal/vcs"
 )
 
 const (
@@ -144,7 +146,7 @@ func (l *loader) roots() []string {
 		}
 	}
 	for _, dir := range slices.Clone(roots) {
-		if root := repositoryRoot(dir); own && root != "" {
+		if root := vcs.Root(dir); own && root != "" {
 			roots = append(roots, root)
 		}
 	}

@@ -1,9 +1,8 @@
 package config
 
 import (
-	"fmt"
+	"cmp"
 	"maps"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -138,9 +137,22 @@ func (r *resolver) requested() *printed {
 		}
 	}
 	r.names = unique(r.names)
+	if len(r.names) == 0 && !r.diags.HasErrors() && !r.req.EvaluateOnly {
+		r.nothingToBuild()
+	}
 	out.fileDefault = out.Group["default"] != nil
 	r.defaultGroup(out, names)
 	return out
+}
+
+// nothingToBuild warns that what was asked for has no targets: groups without
+// members, such as that of a Compose file whose services are all images.
+func (r *resolver) nothingToBuild() {
+	why := "The group has no targets."
+	if slices.ContainsFunc(r.sources, func(s *source) bool { return s.compose }) {
+		why = `No service of the Compose file has a "build".`
+	}
+	r.warnf(nil, "Nothing to build", "%s", why)
 }
 
 // defaultGroup makes the group "default" list what was asked for.
@@ -173,7 +185,8 @@ func (r *resolver) match(written string, implied bool) []string {
 					listed(r.known()))
 				return nil
 			}
-			r.errorf(nil, "Unknown target", "There is no target or group called %q.%s%s%s", written, r.pathHint(written), didYouMean(pattern, r.known()), listed(r.known()))
+			r.errorf(nil, "Unknown target", "There is no target or group called %q.%s%s%s", written,
+				cmp.Or(r.pathHint(written), verbHint(written)), didYouMean(pattern, r.known()), listed(r.known()))
 			return nil
 		}
 		return []string{pattern}
@@ -201,20 +214,6 @@ func (r *resolver) match(written string, implied bool) []string {
 		}
 	}
 	return names
-}
-
-// pathHint says how to name a build file or a directory to somebody who has named one
-// where a target belongs.
-func (r *resolver) pathHint(written string) string {
-	info, err := os.Stat(r.abs(written))
-	switch {
-	case err != nil || written == "":
-		return ""
-	case info.IsDir():
-		return " It is a directory: which to build from is said in the build file, by context."
-	default:
-		return fmt.Sprintf(" It is a file: build files are named with --file %s.", written)
-	}
 }
 
 // expand is the list of the targets that a name stands for, and of the groups

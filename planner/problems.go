@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/util/suggest"
 
+	"github.com/zbuild/zbuild/config"
 	"github.com/zbuild/zbuild/internal/beneath"
 )
 
@@ -170,10 +172,28 @@ func (u *unit) reportFrontend(err error) {
 func (u *unit) reportDockerfile(err error) {
 	at := u.cfg.At("dockerfile")
 	if errors.Is(err, fs.ErrNotExist) {
-		u.errorf(at, "Dockerfile not found", "There is no %s. Say with dockerfile = where it is, relative to the context.", u.name)
+		u.errorf(at, "Dockerfile not found", "There is no %s.%s", u.name,
+			cmp.Or(u.containerfileHint(), " Say with dockerfile = where it is, relative to the context."))
 		return
 	}
 	u.errorf(at, "Cannot read the Dockerfile", "%s: %s.", u.name, reason(err))
+}
+
+// containerfileHint names the Containerfile that is where the Dockerfile is not:
+// podman and buildah would take it.
+func (u *unit) containerfileHint() string {
+	if !filepath.IsAbs(u.cfg.Dockerfile) || u.cfg.Context.Kind != config.ContextDir {
+		return ""
+	}
+	file := filepath.Join(filepath.Dir(u.cfg.Dockerfile), "Containerfile")
+	rel, err := filepath.Rel(u.cfg.Context.Value, file)
+	if err != nil {
+		return ""
+	}
+	if _, err := u.opt.Stat(file); err != nil {
+		return ""
+	}
+	return fmt.Sprintf(" There is a Containerfile: write dockerfile = %q.", filepath.ToSlash(rel))
 }
 
 // reportMissing reports every image that the conversion did not get, and says

@@ -1,0 +1,51 @@
+package config
+
+import (
+	"fmt"
+	"os"
+)
+
+// pathHint says how to name a build file or a directory to somebody who has named one
+// where a target belongs.
+func (r *resolver) pathHint(written string) string {
+	info, err := os.Stat(r.abs(written))
+	switch {
+	case err != nil || written == "":
+		return ""
+	case info.IsDir():
+		return " It is a directory: which to build from is said in the build file, by context."
+	default:
+		return fmt.Sprintf(" It is a file: build files are named with --file %s.", written)
+	}
+}
+
+// verbHint says what zbuild has for a verb of docker, podman, make and the like, to
+// somebody who has written one where a target belongs.
+func verbHint(written string) string {
+	switch written {
+	case "build", "create", "run":
+		return " To build, name targets and nothing else: 'zbuild' builds the default ones."
+	case "all":
+		return " All targets are 'zbuild \"*\"'."
+	case "up", "dev":
+		return " 'zbuild watch' builds, and again what an edit affects."
+	case "push":
+		return " To build and push: 'zbuild --push'."
+	case "ls", "ps", "targets":
+		return " 'zbuild list' lists what there is to build; 'podman images' lists images."
+	case "images":
+		return " Images are where 'podman images' and 'buildah images' list them."
+	case "config", "render", "plan":
+		return " What the project comes to: 'zbuild bake --print'. What building it would do: 'zbuild bake --dry-run'."
+	case "clean", "prune", "gc":
+		return " 'zbuild cache prune' removes what builds have kept."
+	case "du":
+		return " 'zbuild cache du' shows what builds have kept."
+	case "check", "lint":
+		return " 'zbuild validate' checks the build files, 'zbuild bake --check' the Dockerfiles."
+	case "diagnose", "info":
+		return " 'zbuild doctor' says whether this machine can build, and how."
+	default:
+		return ""
+	}
+}
