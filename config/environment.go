@@ -24,13 +24,15 @@ func (l *loader) checkEnvironment() {
 	if l.req.EvaluateOnly {
 		return
 	}
+	l.project.CommitLabels = CommitLabels{
+		Wanted:    l.envFlag("BUILDX_GIT_LABELS") || l.env("BUILDX_GIT_LABELS") == "full",
+		MarkDirty: l.envFlag("BUILDX_GIT_CHECK_DIRTY"),
+	}
 	for name, what := range map[string]string{
-		"BUILDX_GIT_LABELS":      "images get no labels that say which commit they were built from",
-		"BUILDX_GIT_INFO":        "provenance does not say which commit an image was built from",
-		"BUILDX_GIT_CHECK_DIRTY": "nothing says which commit an image was built from",
-		"BUILDX_DEFAULT_POLICY":  "only the project's own policies are evaluated",
+		"BUILDX_GIT_INFO":       "provenance does not say which commit an image was built from",
+		"BUILDX_DEFAULT_POLICY": "only the project's own policies are evaluated",
 	} {
-		if l.envFlag(name) || l.env(name) == "full" {
+		if l.envFlag(name) {
 			l.warnf(nil, name+" is not available yet", "This release ignores it: %s.", what)
 		}
 	}

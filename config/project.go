@@ -33,11 +33,22 @@ type Project struct {
 
 	// Settings are the defaults of flags.
 	Settings Settings
+	// CommitLabels says which labels of the commit the environment wants images to
+	// have. They are not among those of the targets: what asks git adds them.
+	CommitLabels CommitLabels
 	// Watch are the settings of watch mode that stand outside of all targets; nil
 	// if there are none. They are not part of any Target's.
 	Watch *Watch
 
 	printed *printed
+}
+
+// CommitLabels are buildx's: where an image comes from (BUILDX_GIT_LABELS).
+type CommitLabels struct {
+	Wanted bool
+	// MarkDirty marks the commit if the working tree has more than it
+	// (BUILDX_GIT_CHECK_DIRTY).
+	MarkDirty bool
 }
 
 // Group is a named list of targets.

@@ -150,7 +150,8 @@ func (l *live) begin(w *work) {
 func (l *live) prepare(ctx context.Context, o order) (*Generation, error) {
 	changed := l.changedTexts(o.batch.Paths, o.everything || o.batch.Rescan)
 	reload := l.good == nil || o.everything || l.mending && len(changed) > 0 ||
-		slices.ContainsFunc(changed, func(f string) bool { return slices.Contains(l.good.Project.Files, f) })
+		slices.ContainsFunc(changed, func(f string) bool { return slices.Contains(l.good.Project.Files, f) }) ||
+		relabel(ctx, l.good.Project)
 	replan := len(changed) > 0
 	var g *Generation
 	// Until nothing changes between the reading and the watching.

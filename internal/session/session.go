@@ -58,6 +58,9 @@ type Options struct {
 	// Limits bound what builds leave in the cache. They are looked after when a build
 	// has done something. The zero value bounds nothing.
 	Limits runner.Limits
+	// Since is a revision of git: of the targets only those are planned to the end that
+	// are made of files that have changed since then. Empty for all.
+	Since string
 	// Provenance is runner.Options.Provenance.
 	Provenance string
 	// Bucket is runner.Options.Bucket.
@@ -124,6 +127,8 @@ type Generation struct {
 	Plan    *planner.Plan
 	Preview *runner.Preview
 	Result  *runner.Result
+	// Unaffected are the requested targets that Options.Since leaves out.
+	Unaffected []string
 	// Diagnostics are those of loading and planning, warnings too.
 	Diagnostics hcl.Diagnostics
 	// Err says why the generation did not come to its end, or that the build
@@ -185,7 +190,10 @@ func (s *Session) Generate(ctx context.Context, last Phase) *Generation {
 		defer s.indexEarly()()
 	}
 	s.plan(ctx, g)
-	if s.ended(ctx, g) || last == Plan {
+	if s.opt.Since != "" && !s.ended(ctx, g) {
+		s.narrow(ctx, g)
+	}
+	if s.ended(ctx, g) || last == Plan || len(g.Unaffected) > 0 && len(g.Plan.Targets) == 0 {
 		return g
 	}
 	if last == Look {
@@ -205,7 +213,12 @@ func (s *Session) load(ctx context.Context, request config.Request) (*config.Pro
 	if request.ReadRemote == nil {
 		request.ReadRemote = s.readRemote
 	}
-	return config.Load(ctx, request)
+	p, diags := config.Load(ctx, request)
+	if diags.HasErrors() || request.Calling {
+		return p, diags
+	}
+	p, more := commitLabels(ctx, p)
+	return p, append(diags, more...)
 }
 
 // ended reports whether a generation is at its end before its last phase.
