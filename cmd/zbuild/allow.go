@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/term"
-
 	"github.com/zbuild/zbuild/config"
 	"github.com/zbuild/zbuild/internal/session"
 )
@@ -18,10 +16,9 @@ import (
 // has something else to say on standard input. If the answer is yes the options
 // allow it. The error says that the answer was to interrupt.
 func (a *app) grants(ctx context.Context, g *session.Generation, opt *session.Options) (bool, error) {
-	stdin, ok := a.stdin.(interface{ Fd() uintptr })
+	_, asking := terminal(a.stdin)
 	allow, others := config.Refusals(g.Diagnostics)
-	if !ok || !term.IsTerminal(int(stdin.Fd())) || len(allow) == 0 || others || a.jsonDiagnostics ||
-		slices.Contains(opt.Load.Files, "-") {
+	if !asking || len(allow) == 0 || others || a.jsonDiagnostics || slices.Contains(opt.Load.Files, "-") {
 		return false, nil
 	}
 	fmt.Fprint(a.stderr, "Allow this, and go on? [y/N] ")

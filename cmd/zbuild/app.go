@@ -29,6 +29,7 @@ type app struct {
 	dir            string       // working directory
 	style          render.Style // of stderr
 	outStyle       render.Style // of stdout
+	dumb           bool         // the terminal can only go on to the next line
 	logs           *logs
 	log            *slog.Logger
 	engine         engineFlags
@@ -54,6 +55,8 @@ func (a *app) run(args []string) error {
 	}
 	a.style = styleOf(a.stderr, a.dir, os.LookupEnv)
 	a.outStyle = styleOf(a.stdout, a.dir, os.LookupEnv)
+	kind, _ := os.LookupEnv("TERM")
+	a.dumb = kind == "dumb"
 	var c cli
 	parser, err := newParser(&c, a.stdout, a.stderr)
 	if err != nil {
@@ -62,7 +65,7 @@ func (a *app) run(args []string) error {
 	if complete(parser, a) {
 		return nil
 	}
-	verb, err := parser.Parse(terraformFlags(args))
+	verb, err := parser.Parse(helpVerb(terraformFlags(args)))
 	if err != nil {
 		return usage(fmt.Errorf("%w\nTry 'zbuild --help'", commandLineError(err, parser, args)))
 	}
@@ -95,15 +98,27 @@ func terraformFlags(args []string) []string {
 	return args
 }
 
+// helpVerb are the arguments, with 'zbuild help' and 'zbuild help VERB', as many
+// programs have it, made into --help.
+func helpVerb(args []string) []string {
+	if len(args) == 0 || args[0] != "help" {
+		return args
+	}
+	return append(slices.Clone(args[1:]), "--help")
+}
+
 // styleOf finds out what the terminal can do. NO_COLOR and CLICOLOR_FORCE are
 // what many programs follow: no-color.org, bixense.com/clicolors.
 func styleOf(w io.Writer, dir string, env func(string) (string, bool)) render.Style {
 	style := render.Style{Dir: dir}
-	if f, ok := w.(interface{ Fd() uintptr }); ok && term.IsTerminal(int(f.Fd())) {
+	if fd, ok := terminal(w); ok {
 		style.Color = true
-		if width, _, err := term.GetSize(int(f.Fd())); err == nil {
+		if width, _, err := term.GetSize(fd); err == nil {
 			style.Width = width
 		}
+	}
+	if v, _ := env("TERM"); v == "dumb" {
+		style.Color = false
 	}
 	if v, _ := env("CLICOLOR_FORCE"); v != "" && v != "0" {
 		style.Color = true
@@ -114,9 +129,18 @@ func styleOf(w io.Writer, dir string, env func(string) (string, bool)) render.St
 	return style
 }
 
+// terminal is the descriptor of a stream, if that is a terminal.
+func terminal(stream any) (fd int, ok bool) {
+	f, ok := stream.(interface{ Fd() uintptr })
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return 0, false
+	}
+	return int(f.Fd()), true
+}
+
 // notTerminal is w, or nil if a person would have to read what is written there.
 func notTerminal(w io.Writer) io.Writer {
-	if f, ok := w.(interface{ Fd() uintptr }); ok && term.IsTerminal(int(f.Fd())) {
+	if _, ok := terminal(w); ok {
 		return nil
 	}
 	return w

@@ -25,11 +25,11 @@ type bakeCmd struct {
 	Report  reportFlags  `embed:""`
 
 	Print      bool     `help:"Print the evaluated targets as JSON and build nothing."`
-	DryRun     bool     `help:"Say which steps would run and what would leave, and build nothing."`
+	DryRun     bool     `short:"n" help:"Say which steps would run and what would leave, and build nothing."`
 	List       string   `placeholder:"WHAT" help:"List targets or variables and build nothing; type=targets,format=json as JSON."`
 	Push       bool     `help:"Push to the registries that the tags name, after all targets have succeeded. Short for --set=*.push=true."`
 	Load       bool     `help:"Accepted for bake's sake: images are always in the local store."`
-	Pull       *bool    `help:"Fetch base images even if they are in the local store. Short for --set=*.pull=true."`
+	Pull       pullFlag `placeholder:"WHEN" help:"Fetch base images even if they are in the local store; or missing, newer, always, never, as with podman. Short for --set=*.pull=true."`
 	NoCache    *bool    `help:"Run every step, take nothing from the cache. Short for --set=*.no-cache=true."`
 	Call       string   `placeholder:"METHOD" help:"Instead of building: check (of the Dockerfile, by BuildKit's rules), outline or targets; with ,format=json as JSON."`
 	Check      bool     `help:"Short for --call=check. Findings make the exit code 1."`
@@ -44,6 +44,7 @@ type bakeCmd struct {
 	Progress     string   `placeholder:"MODE" env:"BUILDKIT_PROGRESS" help:"How to show progress: ${modes}. Default: auto."`
 	Jobs         jobsFlag `short:"j" placeholder:"N" help:"How many steps may run at once. Default: the number of cores. As with bake also MODE[,parallel=N]: fail-fast, defer-output or defer-error."`
 	KeepGoing    bool     `short:"k" help:"After a failure go on with what does not depend on it. What succeeds is tagged; nothing is pushed."`
+	Since        string   `placeholder:"REVISION" help:"Build only those of the targets that are made of files that have changed since git's REVISION, such as origin/main. What comes from registries and URLs is not looked at."`
 	Explain      bool     `help:"Say of every step that ran why it was not taken from the cache: what changed, against the last run."`
 	MetadataFile string   `placeholder:"FILE" help:"Write the digests and names of the images to a JSON file."`
 	IIDFile      string   `name:"iidfile" placeholder:"FILE" help:"Write the ID of the one image that is built to a file."`
@@ -78,6 +79,12 @@ func (c *bakeCmd) Validate() error {
 		if c.IIDFile != "" && other.set {
 			return fmt.Errorf("--iidfile and %s exclude each other: no image is built", other.flag)
 		}
+		if c.Since != "" && other.set && other.flag != "--dry-run" {
+			return fmt.Errorf("--since and %s exclude each other: what a target is made of is known when it is planned", other.flag)
+		}
+	}
+	if c.Since != "" && c.IIDFile != "" {
+		return errors.New("--since and --iidfile exclude each other: there may be no image")
 	}
 	return nil
 }
@@ -113,8 +120,8 @@ func (c *bakeCmd) overrides() ([]string, error) {
 	if c.NoCache != nil {
 		all = append(all, fmt.Sprintf("*.no-cache=%t", *c.NoCache))
 	}
-	if c.Pull != nil {
-		all = append(all, fmt.Sprintf("*.pull=%t", *c.Pull))
+	if c.Pull != "" {
+		all = append(all, "*.pull="+string(c.Pull))
 	}
 	if c.SBOM != "" {
 		all = append(all, "*.attest="+buildflags.CanonicalizeAttest("sbom", c.SBOM))
@@ -199,7 +206,7 @@ func (c *bakeCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	opt.Jobs, opt.KeepGoing = c.Jobs.Steps, c.KeepGoing || c.Jobs.KeepGoing
+	opt.Jobs, opt.KeepGoing, opt.Since = c.Jobs.Steps, c.KeepGoing || c.Jobs.KeepGoing, c.Since
 	if c.MetadataFile != "" {
 		opt.Provenance = metadataProvenance(os.LookupEnv)
 	}
@@ -225,7 +232,7 @@ func (c *bakeCmd) Run(a *app) error {
 // progressMode is how progress is shown that a flag asks to be shown so.
 func (a *app) progressMode(flag string) render.Mode {
 	mode := render.Mode(cmp.Or(flag, string(render.ModeAuto)))
-	if a.logs.debug && mode == render.ModeAuto {
+	if mode == render.ModeAuto && (a.dumb || a.logs.debug) {
 		return render.ModePlain // log lines and a redrawn picture do not mix
 	}
 	return mode
@@ -279,6 +286,12 @@ func (c *bakeCmd) report(a *app, g *session.Generation, mode render.Mode) error 
 	if err := a.ended(g); err != nil {
 		return err
 	}
+	if c.unaffected(a, g) {
+		if c.MetadataFile == "" {
+			return nil
+		}
+		return writeMetadata(c.MetadataFile, map[string]any{})
+	}
 	out := a.stdout
 	if writesToStdout(g.Result) {
 		out = a.stderr
@@ -303,12 +316,8 @@ func (c *bakeCmd) report(a *app, g *session.Generation, mode render.Mode) error 
 		}
 	}
 	if g.Err != nil {
-		failures := []error{g.Err}
-		if g.Result != nil && len(g.Result.Failures) > 0 {
-			failures = g.Result.Failures
-		}
 		fmt.Fprintln(a.stderr)
-		if err := render.Failures(a.stderr, g.Plan, failures, a.style); err != nil {
+		if err := render.Failures(a.stderr, g.Plan, failures(g), a.style); err != nil {
 			return err
 		}
 		return &exitError{code: exitFailed}
@@ -317,6 +326,28 @@ func (c *bakeCmd) report(a *app, g *session.Generation, mode render.Mode) error 
 		return writeImageID(c.IIDFile, g.Result)
 	}
 	return nil
+}
+
+// unaffected says which targets --since leaves out, and reports whether these are all.
+func (c *bakeCmd) unaffected(a *app, g *session.Generation) bool {
+	if len(g.Unaffected) == 0 {
+		return false
+	}
+	all := len(g.Plan.Targets) == 0
+	if all {
+		fmt.Fprintf(a.stdout, "Nothing to build: no target is made of what has changed since %s.\n", c.Since)
+	} else {
+		fmt.Fprintf(a.stderr, "zbuild: not built, because nothing of it has changed since %s: %s\n", c.Since, strings.Join(g.Unaffected, ", "))
+	}
+	return all
+}
+
+// failures are what a generation has failed for.
+func failures(g *session.Generation) []error {
+	if g.Result != nil && len(g.Result.Failures) > 0 {
+		return g.Result.Failures
+	}
+	return []error{g.Err}
 }
 
 // writesToStdout reports whether standard output is taken by what was built.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -138,35 +137,36 @@ func (l *lifetime) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// cacheStore opens the engine for what has to do with its cache.
-func (a *app) cacheStore(ctx context.Context) (*runner.DirCache, runner.SnapshotStore, func() error, error) {
-	engine, err := openEngine(ctx, a.engine, a.log)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil, nil, nil, context.Cause(ctx)
-		}
-		return nil, nil, nil, &session.EngineError{Err: err}
-	}
-	store, ok := engine.(runner.SnapshotStore)
-	if !ok {
-		return nil, nil, nil, errors.Join(errors.New("this engine keeps no cache of its own"), engine.Close())
-	}
-	return runner.NewDirCache(filepath.Join(engine.StateDir(), "cache")), store, engine.Close, nil
-}
-
-// Run shows.
-func (c *cacheDuCmd) Run(a *app) error {
+// withCache opens the engine for what has to do with its cache.
+func (a *app) withCache(do func(context.Context, *runner.DirCache, runner.SnapshotStore) error) error {
 	if err := enterNamespace(); err != nil {
 		return err
 	}
 	ctx, stop := interruptible(context.Background(), a.stderr)
 	defer stop()
-	cache, store, closeEngine, err := a.cacheStore(ctx)
-	if err != nil {
-		return err
+	engine, err := openEngine(ctx, a.engine, a.log)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return &session.EngineError{Err: err}
 	}
-	inv, err := runner.TakeInventory(ctx, cache, store)
-	if err = errors.Join(err, closeEngine()); err != nil {
+	store, ok := engine.(runner.SnapshotStore)
+	if !ok {
+		return errors.Join(errors.New("this engine keeps no cache of its own"), engine.Close())
+	}
+	cache := runner.NewDirCache(filepath.Join(engine.StateDir(), "cache"))
+	return errors.Join(do(ctx, cache, store), engine.Close())
+}
+
+// Run shows.
+func (c *cacheDuCmd) Run(a *app) error {
+	var inv *runner.Inventory
+	err := a.withCache(func(ctx context.Context, cache *runner.DirCache, store runner.SnapshotStore) (err error) {
+		inv, err = runner.TakeInventory(ctx, cache, store)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	return writeUsage(a, usageOf(inv), c.Format)
@@ -174,10 +174,7 @@ func (c *cacheDuCmd) Run(a *app) error {
 
 func writeUsage(a *app, u cacheUsage, format string) error {
 	if format == "json" {
-		enc := json.NewEncoder(a.stdout)
-		enc.SetIndent("", "  ")
-		enc.SetEscapeHTML(false)
-		return enc.Encode(u)
+		return writeJSON(a.stdout, u)
 	}
 	var b bytes.Buffer
 	u.table(&b, time.Now())
@@ -187,15 +184,12 @@ func writeUsage(a *app, u cacheUsage, format string) error {
 
 // Run removes.
 func (c *cachePruneCmd) Run(a *app) error {
-	if err := enterNamespace(); err != nil {
-		return err
-	}
-	ctx, stop := interruptible(context.Background(), a.stderr)
-	defer stop()
-	cache, store, closeEngine, err := a.cacheStore(ctx)
-	if err != nil {
-		return err
-	}
+	return a.withCache(func(ctx context.Context, cache *runner.DirCache, store runner.SnapshotStore) error {
+		return c.prune(ctx, a, cache, store)
+	})
+}
+
+func (c *cachePruneCmd) prune(ctx context.Context, a *app, cache *runner.DirCache, store runner.SnapshotStore) (err error) {
 	policy := runner.PrunePolicy{All: c.All, OlderThan: time.Duration(c.OlderThan), KeepSize: (*int64)(c.KeepSize)}
 	var done *runner.Pruning
 	verb := "Removed"
@@ -216,7 +210,7 @@ func (c *cachePruneCmd) Run(a *app) error {
 			units.HumanSize(float64(done.Size())))
 		err = errors.Join(err, werr)
 	}
-	return errors.Join(err, closeEngine())
+	return err
 }
 
 // cacheUsage is what 'cache du --format json' prints. Sizes are bytes on disk.

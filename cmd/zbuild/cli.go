@@ -40,12 +40,14 @@ Exit codes:
 
 // cli is the command line.
 type cli struct {
-	Debug  bool        `short:"D" help:"Log what goes on inside, to standard error."`
-	Engine engineFlags `embed:"" group:"engine"`
+	Debug       bool        `short:"D" help:"Log what goes on inside, to standard error."`
+	ShowVersion versionFlag `name:"version" short:"v" help:"Show the version of zbuild; 'zbuild version' shows more."`
+	Engine      engineFlags `embed:"" group:"engine"`
 
 	Diagnostics string `hidden:"" enum:"text,json" default:"text" help:"What --format was called."`
 
 	Bake       bakeCmd       `cmd:"" default:"withargs" help:"Build targets. This is what zbuild does without a command."`
+	F          bakeCmd       `cmd:"" hidden:"" help:"What bake is called for short, in buildx, too."`
 	Watch      watchCmd      `cmd:"" help:"Build targets, and again what an edit affects."`
 	Graph      graphCmd      `cmd:"" help:"Show the graph of stages."`
 	List       listCmd       `cmd:"" help:"List targets, groups and variables."`

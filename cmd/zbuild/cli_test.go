@@ -61,6 +61,9 @@ func TestVerbs(t *testing.T) {
 		{"--root /x graph api", "graph", []string{"api"}},
 		{"doctor", "doctor", nil},
 		{"version", "version", nil},
+		{"f", "f", nil},
+		{"--pull api", "bake", []string{"api"}},
+		{"--pull=newer api", "bake", []string{"api"}},
 	} {
 		got, verb, err := parse(t, strings.Fields(c.args)...)
 		if err != nil {
@@ -185,6 +188,7 @@ func TestUsageErrors(t *testing.T) {
 		"doctor --format yaml":          "--format must be one of",
 		"bake --metadata-file":          "--metadata-file",
 		"bake -j 999999999999999999999": "--jobs",
+		"bake --pull=sometimes":         "want true or false, or one of missing, newer, always, never",
 	} {
 		_, _, err := parse(t, strings.Fields(args)...)
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -29,10 +29,11 @@ func (completionCmd) Help() string {
 }
 
 // completionCode is what each shell needs to have 'zbuild' complete itself: the
-// shell calls it with the line in COMP_LINE.
+// shell calls it with the line in COMP_LINE. Where zbuild has nothing to say, as
+// after --file, bash and zsh complete names of files.
 var completionCode = map[string]string{
-	"bash": "complete -C zbuild zbuild\n",
-	"zsh":  "autoload -U +X bashcompinit && bashcompinit\ncomplete -C zbuild zbuild\n",
+	"bash": "complete -o default -C zbuild zbuild\n",
+	"zsh":  "autoload -U +X bashcompinit && bashcompinit\ncomplete -o default -C zbuild zbuild\n",
 	"fish": `function __complete_zbuild
     set -lx COMP_LINE (commandline -cp)
     test -z (commandline -ct)
@@ -86,8 +87,8 @@ func complete(parser *kong.Kong, a *app) bool {
 	return c.Complete()
 }
 
-// targetNames are the targets and groups of the project that the line is about.
-// Mistakes in it are no concern here.
+// targetNames are the targets and groups of the project that the line is about, as
+// far as they are known: mistakes in it are no concern here.
 func (a *app) targetNames(line string, args posener.Args) []string {
 	if strings.HasPrefix(args.Last, "-") {
 		return nil
@@ -95,7 +96,11 @@ func (a *app) targetNames(line string, args posener.Args) []string {
 	var files []string
 	words := strings.Fields(line)
 	for i, word := range words[:max(0, len(words)-1)] {
-		if word == "-f" || word == "--file" {
+		switch name, file, joined := strings.Cut(word, "="); {
+		case name != "-f" && name != "--file":
+		case joined:
+			files = append(files, file)
+		default:
 			files = append(files, words[i+1])
 		}
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -86,10 +85,7 @@ func (c *doctorCmd) Run(a *app) error {
 
 func (c *doctorCmd) print(a *app, e examination) error {
 	if c.Format == "json" {
-		enc := json.NewEncoder(a.stdout)
-		enc.SetIndent("", "  ")
-		enc.SetEscapeHTML(false)
-		return enc.Encode(e)
+		return writeJSON(a.stdout, e)
 	}
 	_, err := io.WriteString(a.stdout, e.String())
 	return err

@@ -33,6 +33,7 @@ func (c *bakeCmd) dryRun(a *app, overrides []string) error {
 	if err != nil {
 		return err
 	}
+	opt.Since = c.Since
 	if err := enterNamespace(); err != nil {
 		return err
 	}
@@ -54,7 +55,7 @@ func (c *bakeCmd) dryRun(a *app, overrides []string) error {
 		}
 		return &exitError{code: exitFailed}
 	}
-	if g.Plan == nil { // targets are only asked about
+	if g.Plan == nil || c.unaffected(a, g) { // or targets are only asked about
 		return closeErr
 	}
 	return errors.Join(render.Preview(a.stdout, g.Plan, g.Preview, a.outStyle), closeErr)

@@ -34,7 +34,7 @@ type fmtCmd struct {
 
 // Help is shown by 'zbuild fmt --help'.
 func (fmtCmd) Help() string {
-	return `Puts build files (*.hcl) into HCL's usual form: indentation, spaces, aligned equal signs. What they mean stays the same. In a directory zbuild*.hcl, *.zbuild.hcl and docker-bake*.hcl are formatted.
+	return `Puts build files (*.hcl) into HCL's usual form: indentation, spaces, aligned equal signs. What they mean stays the same. In a directory zbuild.hcl, docker-bake.hcl, their overrides (zbuild.*.hcl, docker-bake.*.hcl) and *.zbuild.hcl are formatted.
 
 Ends with 0, with 3 if --check found a file that is not formatted, or with 2 if a file cannot be read or parsed; such a file is left as it is.`
 }

@@ -19,7 +19,7 @@ import (
 
 // initCmd writes a build file.
 type initCmd struct {
-	From   string `placeholder:"FILE" help:"Convert this Compose or bake file. Default: compose.yaml or docker-compose.yml,."`
+	From   string `placeholder:"FILE" help:"Convert this Compose or bake file. Default: the Compose file that is here, if there is one."`
 	Output string `short:"o" placeholder:"FILE" default:"zbuild.hcl" help:"The file to write; '-' is standard output. Default: ${default}."`
 	Force  bool   `help:"Replace a file that is there."`
 }

@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/muesli/cancelreader"
-	"golang.org/x/term"
 )
 
 // keys listens to the keys of a terminal.
@@ -22,10 +21,11 @@ type keys struct {
 func startKeys(stdin io.Reader, fn func(rune)) (*keys, error) {
 	k := &keys{}
 	f, ok := stdin.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
+	fd, isTerminal := terminal(stdin)
+	if !ok || !isTerminal {
 		return k, nil
 	}
-	restore, ok := singleKeys(int(f.Fd()))
+	restore, ok := singleKeys(fd)
 	if !ok {
 		return k, nil
 	}

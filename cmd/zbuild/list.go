@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -45,7 +44,7 @@ func (c *listCmd) Run(a *app) error {
 	case c.What == "variables":
 		return listVariables(a.stdout, c.Format, project.Variables)
 	case c.Format == "json":
-		return writeJSON(a.stdout, struct {
+		return writeBakeJSON(a.stdout, struct {
 			Targets   []listedTarget   `json:"targets"`
 			Variables []listedVariable `json:"variables"`
 		}{targetsJSON(project.Listed), variablesJSON(project.Variables)})
@@ -164,7 +163,7 @@ func variablesJSON(list []*config.Variable) []listedVariable {
 // listTargets writes targets and groups as bake's --list=targets does.
 func listTargets(w io.Writer, format string, list []config.Listed) error {
 	if format == "json" {
-		return writeJSON(w, targetsJSON(list))
+		return writeBakeJSON(w, targetsJSON(list))
 	}
 	t := tabwriter.NewWriter(w, 1, 8, 1, '\t', 0)
 	fmt.Fprintln(t, "TARGET\tDESCRIPTION")
@@ -178,7 +177,7 @@ func listTargets(w io.Writer, format string, list []config.Listed) error {
 func listVariables(w io.Writer, format string, list []*config.Variable) error {
 	all := variablesJSON(list)
 	if format == "json" {
-		return writeJSON(w, all)
+		return writeBakeJSON(w, all)
 	}
 	t := tabwriter.NewWriter(w, 1, 8, 1, '\t', 0)
 	fmt.Fprintln(t, "VARIABLE\tTYPE\tVALUE\tDESCRIPTION")
@@ -190,10 +189,4 @@ func listVariables(w io.Writer, format string, list []*config.Variable) error {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", v.Name, v.Type, value, v.Description)
 	}
 	return t.Flush()
-}
-
-func writeJSON(w io.Writer, value any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(value)
 }

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -27,13 +29,48 @@ func TestReference(t *testing.T) {
 		t.Fatal(err)
 	}
 	writeCommands(t, &b)
-	b.WriteString("\n## Exit codes\n\nSee [exit-codes.md](exit-codes.md).\n")
+	b.WriteString("\n## Exit codes\n\nSee [exit-codes.md](exit-codes.md). Variables that zbuild reads besides: [environment.md](environment.md).\n")
 	current(t, "reference.md", b.Bytes())
 	schema, err := config.Schema()
 	if err != nil {
 		t.Fatal(err)
 	}
 	current(t, "zbuild.schema.json", schema)
+}
+
+// TestEnvironmentIsDocumented keeps docs/environment.md complete: it has every
+// variable that the code names.
+func TestEnvironmentIsDocumented(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "environment.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Arguments of Dockerfiles, names that bake's language has, parts of names.
+	others := []string{"BUILDKIT_CACHE_MOUNT_NS", "BUILDKIT_SCAN_", "BUILDKIT_SYNTAX", "BAKE_CMD_CONTEXT", "BAKE_LOCAL_PLATFORM", "BUILDX_BAKE_"}
+	name := regexp.MustCompile(`"((?:BAKE|BUILDAH|BUILDKIT|BUILDX|EXPERIMENTAL|ZBUILD)_[A-Z_]+)`)
+	found := 0
+	for _, room := range []string{"cmd", "config", "internal", "planner", "runner"} {
+		err := filepath.WalkDir(filepath.Join("..", "..", room), func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			for _, m := range name.FindAllSubmatch(text, -1) {
+				found++
+				variable := string(m[1])
+				if !slices.Contains(others, variable) && !bytes.Contains(page, []byte(variable)) && !strings.HasPrefix(variable, "ZBUILD_TEST_") {
+					t.Errorf("%s: docs/environment.md has no %s", path, variable)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if found < 20 {
+		t.Errorf("only %d variables were found", found)
+	}
 }
 
 func current(t *testing.T, name string, want []byte) {

@@ -54,10 +54,6 @@ func (c *validateCmd) Run(a *app) error {
 	if err := a.showDiagnostics(project.Sources, diags); err != nil {
 		return err
 	}
-	noun := "targets"
-	if len(project.Targets) == 1 {
-		noun = "target"
-	}
-	_, err = fmt.Fprintf(a.stdout, "The project is valid: %d %s.\n", len(project.Targets), noun)
+	_, err = fmt.Fprintf(a.stdout, "The project is valid: %s.\n", render.Count(len(project.Targets), "target"))
 	return err
 }

@@ -1,11 +1,13 @@
 package main
 
 import (
-	"encoding/json"
+	"cmp"
 	"fmt"
 	"runtime"
 	"runtime/debug"
 	"text/tabwriter"
+
+	"github.com/alecthomas/kong"
 )
 
 // version is set by the linker: -X main.version=v1.2.3.
@@ -14,6 +16,19 @@ var version = ""
 // versionCmd shows versions.
 type versionCmd struct {
 	Format string `enum:"text,json" default:"text" help:"text or json."`
+}
+
+// versionFlag is --version, which podman, buildah and git have, too.
+type versionFlag bool
+
+// BeforeReset is part of kong's protocol: it is called before anything else that is
+// on the command line counts.
+func (versionFlag) BeforeReset(parser *kong.Kong) error {
+	if _, err := fmt.Fprintf(parser.Stdout, "zbuild version %s\n", cmp.Or(currentVersions().Version, "unknown")); err != nil {
+		return err
+	}
+	parser.Exit(exitOK)
+	return nil
 }
 
 // libraries are the modules that decide what zbuild can do.
@@ -74,15 +89,10 @@ func currentVersions() versions {
 func (c *versionCmd) Run(a *app) error {
 	v := currentVersions()
 	if c.Format == "json" {
-		data, err := json.MarshalIndent(v, "", "  ")
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(a.stdout, "%s\n", data)
-		return err
+		return writeJSON(a.stdout, v)
 	}
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "zbuild\t%s\n", v.Version)
+	fmt.Fprintf(w, "zbuild\t%s\n", cmp.Or(v.Version, "unknown"))
 	if v.Revision != "" {
 		fmt.Fprintf(w, "revision\t%s\n", v.Revision)
 	}

@@ -19,7 +19,7 @@ import (
 
 // watchCmd builds targets, and again what an edit affects.
 type watchCmd struct {
-	Targets []string `arg:"" optional:"" placeholder:"TARGET" help:"Targets and groups to build and watch; globs are allowed. Default: the group or target 'default'."`
+	Targets []string `arg:"" optional:"" predictor:"target" placeholder:"TARGET" help:"Targets and groups to build and watch; globs are allowed. Default: the group or target 'default'."`
 
 	Project projectFlags `embed:""`
 
@@ -54,18 +54,14 @@ func (pollFlag) IsBool() bool { return true }
 
 // Decode is part of kong's protocol.
 func (f *pollFlag) Decode(ctx *kong.DecodeContext) error {
-	if ctx.Scan.Peek().Type != kong.FlagValueToken {
-		*f = pollFlag(watch.DefaultPoll)
-		return nil
-	}
-	text := fmt.Sprint(ctx.Scan.Pop().Value)
+	text := optionalValue(ctx)
 	if text == "true" {
 		*f = pollFlag(watch.DefaultPoll)
 		return nil
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d <= 0 {
-		return fmt.Errorf("--poll=%s: want a time above zero, such as 2s", text)
+		return fmt.Errorf("want a time above zero, such as 2s, not %q", text)
 	}
 	*f = pollFlag(d)
 	return nil
@@ -122,7 +118,7 @@ func (c *watchCmd) Run(a *app) error {
 		return err
 	}
 	defer keys.close()
-	v.keys = keys.active()
+	v.keys = keys.active() && !a.dumb
 
 	observe := func(n session.Notice) {
 		v.observe(n)

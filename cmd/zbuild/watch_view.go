@@ -3,12 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/term"
 
 	"github.com/zbuild/zbuild/internal/event"
 	"github.com/zbuild/zbuild/internal/render"
@@ -22,7 +19,7 @@ type watchView struct {
 	c     *watchCmd
 	mode  render.Mode
 	after *after
-	keys  bool // the terminal's keys are listened to
+	keys  bool // the last line of the terminal says which keys there are
 
 	events *eventWriter // nil without --events
 	closer io.Closer
@@ -186,12 +183,8 @@ func (v *watchView) finished(n session.Finished) {
 		_ = render.Built(v.a.stdout, built, times, n.Duration, v.a.outStyle)
 	}
 	if g.Err != nil {
-		failures := []error{g.Err}
-		if g.Result != nil && len(g.Result.Failures) > 0 {
-			failures = g.Result.Failures
-		}
 		fmt.Fprintln(v.a.stderr)
-		_ = render.Failures(v.a.stderr, g.Plan, failures, v.a.style)
+		_ = render.Failures(v.a.stderr, g.Plan, failures(g), v.a.style)
 		v.notify("failed: " + list(n.Started.Affected))
 		return
 	}
@@ -279,15 +272,14 @@ func (v *watchView) end() {
 
 // notify tells the terminal that something has ended.
 func (v *watchView) notify(text string) {
-	f, ok := v.a.stderr.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
+	if _, ok := terminal(v.a.stderr); !ok {
 		return
 	}
 	switch v.c.Notify {
 	case "bell":
-		fmt.Fprint(f, "\a")
+		fmt.Fprint(v.a.stderr, "\a")
 	case "osc9":
-		fmt.Fprintf(f, "\x1b]9;zbuild: %s\a", render.Line(text))
+		fmt.Fprintf(v.a.stderr, "\x1b]9;zbuild: %s\a", render.Line(text))
 	}
 }
 
