@@ -3,15 +3,11 @@ package session
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"time"
-
-	digest "github.com/opencontainers/go-digest"
 
 	"github.com/zbuild/zbuild/internal/source"
 	"github.com/zbuild/zbuild/internal/watch"
@@ -233,39 +229,6 @@ func (l *live) load(ctx context.Context, reload bool) *Generation {
 	l.good = g
 	l.scope = newScope(g.Project, g.Plan, l.s.opt.Load.Dir)
 	return g
-}
-
-// reads remembers what a plan is made of, as it was read.
-type reads struct {
-	mu    sync.Mutex
-	texts texts
-}
-
-func (r *reads) note(path string, id digest.Digest) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.texts[path] = id
-}
-
-// file reads a Dockerfile or an ignore file.
-func (r *reads) file(path string) ([]byte, error) {
-	raw, err := planner.ReadFile(path)
-	r.note(path, textID(raw, err))
-	return raw, err
-}
-
-// context looks at a context. There is no plan before it is a directory; what is in
-// that is not the plan's.
-func (r *reads) context(path string) (fs.FileInfo, error) {
-	info, err := os.Stat(path)
-	switch {
-	case err == nil && info.IsDir():
-	case errors.Is(err, fs.ErrNotExist):
-		r.note(path, absent)
-	default:
-		r.note(path, textOf(path))
-	}
-	return info, err
 }
 
 // keepWatching adds the files of the last good plan to those that are watched.

@@ -1,8 +1,6 @@
 package session
 
 import (
-	"errors"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -10,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/moby/patternmatcher"
-	digest "github.com/opencontainers/go-digest"
 
 	"github.com/zbuild/zbuild/config"
 	"github.com/zbuild/zbuild/internal/source"
@@ -308,41 +305,5 @@ func (g gitDirs) slow() []string {
 	for _, dir := range g {
 		out = append(out, filepath.Join(dir, "rebase-merge"), filepath.Join(dir, "rebase-apply"), filepath.Join(dir, "sequencer"))
 	}
-	return out
-}
-
-// texts say of files what was read from them, so that it can be told whether they
-// say something else by now.
-type texts map[string]digest.Digest
-
-// absent stands for a file that does not exist.
-const absent = digest.Digest("absent")
-
-// textOf says what is in a file.
-func textOf(path string) digest.Digest {
-	raw, err := planner.ReadFile(path)
-	return textID(raw, err)
-}
-
-func textID(raw []byte, err error) digest.Digest {
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return absent
-	case err != nil:
-		return digest.Digest("unreadable: " + err.Error())
-	}
-	return digest.FromBytes(raw)
-}
-
-// changed lists the files among or below some paths that say something else than
-// they did; all is true to look at every file.
-func (t texts) changed(paths []string, all bool) []string {
-	var out []string
-	for file, was := range t {
-		if (all || slices.ContainsFunc(paths, func(p string) bool { return contains(p, file) })) && textOf(file) != was {
-			out = append(out, file)
-		}
-	}
-	slices.Sort(out)
 	return out
 }
