@@ -525,7 +525,7 @@ func TestMountProgramOfStore(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got []string
-		err = filepath.WalkDir(v.root+root, func(p string, d fs.DirEntry, err error) error {
+		err = filepath.WalkDir(v.root+root, func(p string, _ fs.DirEntry, err error) error {
 			p = strings.TrimPrefix(p, v.root+root)
 			if err == nil && (p == "/gone" || strings.HasPrefix(p+"/", "/d/") || strings.Contains(p, ".wh.")) {
 				got = append(got, p)
