@@ -153,3 +153,29 @@ func (r *resolver) checkOutput(t *wireTarget, at *hcl.Range, o Output) {
 		r.refuse(at, allowLocalDelete, "Deleting is not allowed", "With mode=delete everything in %s that is not part of the result would be removed. To allow it", o.Dest)
 	}
 }
+
+// checkWriters warns of files that several targets write: the last one's stands.
+func (r *resolver) checkWriters() {
+	if r.req.EvaluateOnly {
+		return
+	}
+	writers := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(r.project.Targets)) {
+		t := r.project.Targets[name]
+		for _, o := range t.Outputs {
+			if o.Dest == "" || !kindOfOutput(&buildflags.ExportEntry{Type: o.Type, Attrs: o.Attrs}).file {
+				continue
+			}
+			other, taken := writers[o.Dest]
+			if writers[o.Dest] = name; !taken || other == name {
+				continue
+			}
+			where := o.Dest
+			if where == stdoutDest {
+				where = "standard output"
+			}
+			r.warnf(t.At("output"), "Two targets write one file",
+				"Targets %s and %s both write to %s: only one of the results will be there. Give each its own, or use a layout for both: type=oci,tar=false.", other, name, where)
+		}
+	}
+}

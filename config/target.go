@@ -29,6 +29,7 @@ func (r *resolver) build(out *printed) {
 	for _, name := range slices.Sorted(maps.Keys(out.Target)) {
 		p.Targets[name] = r.buildTarget(out.Target[name])
 	}
+	r.checkWriters()
 	for _, g := range r.groups {
 		p.Groups[g.Name] = &Group{Name: g.Name, Description: g.Description, Targets: slices.Clone(g.Targets)}
 	}
@@ -407,7 +408,11 @@ func (r *resolver) checkTags(t *wireTarget) {
 			err = fmt.Errorf("a tag cannot have a digest")
 		}
 		if err != nil {
-			r.errorf(t.whereValue("tags", tag), "Invalid tag", "%q cannot be the name of an image: %v.", tag, err)
+			several := ""
+			if strings.Contains(tag, ",") {
+				several = " Several tags are elements of a list, or several --set with += after the first."
+			}
+			r.errorf(t.whereValue("tags", tag), "Invalid tag", "%q cannot be the name of an image: %v.%s", tag, err, several)
 		}
 	}
 }

@@ -43,6 +43,16 @@ func advise(err error, name reference.Named) error {
 	return err
 }
 
+// advisePush is advise for what is pushed: images that are meant to stay here are
+// often called localhost, where nobody listens.
+func advisePush(err error, name reference.Named) error {
+	var unreachable *net.OpError
+	if reference.Domain(name) == "localhost" && errors.As(err, &unreachable) {
+		return &advised{err, "no registry listens on this machine: the tags have to name the one to push to"}
+	}
+	return advise(err, name)
+}
+
 func registryAdvice(err error, registry string) string {
 	var refused docker.ErrUnauthorizedForCredentials
 	var unknownCA x509.UnknownAuthorityError

@@ -3,6 +3,7 @@
 package buildah
 
 import (
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -84,6 +85,27 @@ func TestAdviceOnTLS(t *testing.T) {
 		}
 		if got := advise(err, name).Error(); !strings.Contains(got, want) {
 			t.Errorf("error %v, want %s", got, want)
+		}
+	}
+}
+
+// TestAdviceOnPushing pushes to where nobody listens.
+func TestAdviceOnPushing(t *testing.T) {
+	_, unreachable := new(net.Dialer).DialContext(t.Context(), "tcp", "127.0.0.1:1")
+	if unreachable == nil {
+		t.Fatal("somebody listens at port 1")
+	}
+	for ref, want := range map[string]string{
+		"localhost/app:v1":       "no registry listens on this machine",
+		"127.0.0.1:1/app:v1":     "check the name, the network and the proxy",
+		"r.example.com/x/app:v1": "check the name, the network and the proxy",
+	} {
+		name, err := reference.ParseNamed(ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := advisePush(unreachable, name).Error(); !strings.Contains(got, want) {
+			t.Errorf("%s: %v, want %s", ref, got, want)
 		}
 	}
 }

@@ -73,7 +73,7 @@ func (e *Engine) Upload(ctx context.Context, b *pack.Bundle, repository string, 
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return fmt.Errorf("pushing to %s: %w", named, advise(err, named))
+		return fmt.Errorf("pushing to %s: %w", named, advisePush(err, named))
 	}
 	return nil
 }
@@ -98,7 +98,7 @@ func (e *Engine) Publish(ctx context.Context, b *pack.Bundle, name string, insec
 		return e.putManifest(ctx, dest, b.Root)
 	})
 	if err != nil {
-		return fmt.Errorf("pushing %s: %w", named, advise(err, named))
+		return fmt.Errorf("pushing %s: %w", named, advisePush(err, named))
 	}
 	return nil
 }
