@@ -39,11 +39,13 @@ func (e *Engine) Drop(_ context.Context, image *runner.Image) error {
 	// The store forgets the image first: who is killed after that leaves layers that
 	// nobody knows any more.
 	layers, err := e.store.DeleteImage(id, false)
-	for _, l := range layers {
-		if err == nil {
-			err = e.proc.begin(l)
-			defer e.proc.end(l)
+	defer func() {
+		for _, l := range layers {
+			e.proc.end(l)
 		}
+	}()
+	for _, l := range layers {
+		err = errors.Join(err, e.proc.begin(l))
 	}
 	if err == nil {
 		_, err = e.store.DeleteImage(id, true)
