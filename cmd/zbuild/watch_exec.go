@@ -23,14 +23,29 @@ const grace = 500 * time.Millisecond
 
 // after runs commands after a success: one list at a time, in order.
 type after struct {
-	ctx context.Context
-	a   *app
+	ctx   context.Context
+	a     *app
+	umask string // the user's; empty if it is the engine's, too
 
 	cancel context.CancelFunc // of the commands that run
 	wg     sync.WaitGroup
 }
 
-func newAfter(ctx context.Context, a *app) *after { return &after{ctx: ctx, a: a} }
+// newAfter is for the time before the engine is opened, which has an umask of its own.
+func newAfter(ctx context.Context, a *app) *after {
+	return &after{ctx: ctx, a: a, umask: umask()}
+}
+
+// umask is this process's, unless it is the usual one or there is no telling.
+func umask() string {
+	status, _ := os.ReadFile("/proc/self/status")
+	_, rest, _ := strings.Cut(string(status), "\nUmask:")
+	bits, _, _ := strings.Cut(rest, "\n")
+	if bits = strings.TrimSpace(bits); bits == "0022" {
+		return ""
+	}
+	return bits
+}
 
 // hook is a command to run.
 type hook struct {
@@ -71,7 +86,11 @@ func (f *after) stop() {
 func (f *after) close() { f.stop() }
 
 func (f *after) run(ctx context.Context, h hook) {
-	cmd := exec.CommandContext(ctx, h.args[0], h.args[1:]...)
+	args := h.args
+	if f.umask != "" {
+		args = append([]string{"sh", "-c", "umask " + f.umask + ` && exec "$@"`, args[0]}, args...)
+	}
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir = h.dir
 	cmd.Env = append(os.Environ(), h.env...)
 	cmd.Stdout, cmd.Stderr = f.a.stderr, f.a.stderr
