@@ -55,6 +55,7 @@ func advisePush(err error, name reference.Named) error {
 
 func registryAdvice(err error, registry string) string {
 	var refused docker.ErrUnauthorizedForCredentials
+	var expired *expiredError
 	var unknownCA x509.UnknownAuthorityError
 	var badName x509.HostnameError
 	var badCert x509.CertificateInvalidError
@@ -63,7 +64,7 @@ func registryAdvice(err error, registry string) string {
 	switch {
 	case registry == "localhost" && errors.As(err, &unreachable):
 		return "there is no such image in the store: build it before, or check the name"
-	case errors.As(err, &refused):
+	case errors.As(err, &refused), errors.As(err, &expired):
 		return fmt.Sprintf("the credentials for %s are wrong or have expired: 'podman login %s' renews them", registry, registry)
 	case slices.Contains(codes(err), errcode.ErrorCodeUnauthorized), slices.Contains(codes(err), errcode.ErrorCodeDenied):
 		return fmt.Sprintf("either there is no such repository, or it takes 'podman login %s' with an account that may use it", registry)
@@ -77,6 +78,20 @@ func registryAdvice(err error, registry string) string {
 		return "check the name, the network and the proxy ($HTTPS_PROXY); registries.conf can name a mirror"
 	}
 	return ""
+}
+
+// expiredError says that a registry refuses what it accepted a moment ago.
+type expiredError struct{ error }
+
+// Unwrap gives the registry's error.
+func (e *expiredError) Unwrap() error { return e.error }
+
+// unauthorized reports whether a registry wants other credentials, or newer ones.
+func unauthorized(err error) bool {
+	var refused docker.ErrUnauthorizedForCredentials
+	var status docker.UnexpectedHTTPStatusError
+	return errors.As(err, &refused) || errors.As(err, &status) && status.StatusCode == http.StatusUnauthorized ||
+		err != nil && slices.Contains(codes(err), errcode.ErrorCodeUnauthorized)
 }
 
 // codes lists what a registry itself calls its error, as the distribution

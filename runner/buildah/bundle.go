@@ -113,6 +113,7 @@ func (s bundleSource) GetBlob(ctx context.Context, info types.BlobInfo, _ types.
 		if b.Digest != info.Digest {
 			continue
 		}
+		s.ref.alive() // the registry has said that it does not have it
 		in, err := b.Open(ctx)
 		if err != nil {
 			return nil, 0, err

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/distribution/reference"
 	digest "github.com/opencontainers/go-digest"
@@ -37,12 +38,14 @@ func (e *Engine) Fetch(ctx context.Context, name string, insecure bool) (pack.So
 	if insecure {
 		sys.DockerInsecureSkipTLSVerify = types.OptionalBoolTrue
 	}
-	f := &fetched{e: e, cache: blobinfocache.DefaultCache(e.system)}
-	err = e.persist(ctx, func() (err error) {
-		f.src, err = patientReference{ImageReference: ref, patience: e.patience}.NewImageSource(ctx, sys)
-		return err
-	})
-	if err != nil {
+	f := &fetched{e: e, name: named, cache: blobinfocache.DefaultCache(e.system), open: func(ctx context.Context) (src types.ImageSource, err error) {
+		err = e.persist(ctx, func() (err error) {
+			src, err = patientReference{ImageReference: ref, patience: e.patience}.NewImageSource(ctx, sys)
+			return err
+		})
+		return src, err
+	}}
+	if f.src, err = f.open(ctx); err != nil {
 		return nil, advise(err, named)
 	}
 	return f, nil
@@ -50,8 +53,45 @@ func (e *Engine) Fetch(ctx context.Context, name string, insecure bool) (pack.So
 
 type fetched struct {
 	e     *Engine
-	src   types.ImageSource
+	name  reference.Named
 	cache types.BlobInfoCache
+	open  func(context.Context) (types.ImageSource, error)
+
+	mu  sync.Mutex
+	src types.ImageSource
+}
+
+// ask makes a request. The leave that was given when the source was opened may have run
+// out by then: it is opened anew.
+func (f *fetched) ask(ctx context.Context, request func(types.ImageSource) error) error {
+	f.mu.Lock()
+	src := f.src
+	f.mu.Unlock()
+	err := f.e.persist(ctx, func() error { return request(src) })
+	if err == nil || ctx.Err() != nil || !unauthorized(err) {
+		return advise(err, f.name)
+	}
+	if src, err = f.renew(ctx, src); err == nil {
+		err = f.e.persist(ctx, func() error { return request(src) })
+	}
+	if unauthorized(err) {
+		err = &expiredError{err}
+	}
+	return advise(err, f.name)
+}
+
+// renew opens the source anew, unless somebody else has done so.
+func (f *fetched) renew(ctx context.Context, old types.ImageSource) (types.ImageSource, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.src != old {
+		return f.src, nil
+	}
+	src, err := f.open(ctx)
+	if err == nil {
+		f.src = src
+	}
+	return src, err
 }
 
 // Manifest is for pack.Source.
@@ -60,8 +100,8 @@ func (f *fetched) Manifest(ctx context.Context, instance digest.Digest) (data []
 	if instance != "" {
 		which = &instance
 	}
-	err = f.e.persist(ctx, func() (err error) {
-		data, _, err = f.src.GetManifest(ctx, which)
+	err = f.ask(ctx, func(src types.ImageSource) (err error) {
+		data, _, err = src.GetManifest(ctx, which)
 		return err
 	})
 	if err != nil || instance == "" {
@@ -75,8 +115,8 @@ func (f *fetched) Manifest(ctx context.Context, instance digest.Digest) (data []
 
 // Blob is for pack.Source.
 func (f *fetched) Blob(ctx context.Context, desc ocispecs.Descriptor) (in io.ReadCloser, err error) {
-	err = f.e.persist(ctx, func() (err error) {
-		in, _, err = f.src.GetBlob(ctx, types.BlobInfo{Digest: desc.Digest, Size: desc.Size, MediaType: desc.MediaType}, f.cache)
+	err = f.ask(ctx, func(src types.ImageSource) (err error) {
+		in, _, err = src.GetBlob(ctx, types.BlobInfo{Digest: desc.Digest, Size: desc.Size, MediaType: desc.MediaType}, f.cache)
 		return err
 	})
 	return in, err

@@ -13,6 +13,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -61,9 +62,10 @@ func (e *Engine) Upload(ctx context.Context, b *pack.Bundle, repository string, 
 		sys.DockerInsecureSkipTLSVerify = types.OptionalBoolTrue
 	}
 	// What has got there is found there by the next try.
-	err = e.persist(ctx, func() error {
+	err = e.transfer(ctx, func(accepted func()) error {
 		return patiently(ctx, e.patience.blob, func(ctx context.Context, alive func()) error {
-			_, err := copy.Image(ctx, policy, ref, bundleReference{bundle: b, alive: alive}, &copy.Options{
+			from := bundleReference{bundle: b, alive: func() { accepted(); alive() }}
+			_, err := copy.Image(ctx, policy, ref, from, &copy.Options{
 				DestinationCtx: sys, PreserveDigests: true, ImageListSelection: copy.CopyAllImages, MaxParallelDownloads: blobsAtOnce,
 			})
 			return err
@@ -121,13 +123,27 @@ func (e *Engine) putManifest(ctx context.Context, dest types.ImageDestination, m
 // persist tries again what fails for a reason that may pass, and waits longer
 // every time.
 func (e *Engine) persist(ctx context.Context, fn func() error) error {
+	return e.transfer(ctx, func(func()) error { return fn() })
+}
+
+// transfer is persist for what takes its time: the registry's leave may run out
+// meanwhile, and is asked for anew. fn says when the registry has accepted a request.
+func (e *Engine) transfer(ctx context.Context, fn func(accepted func()) error) error {
 	delay := e.patience.delay
+	expired := false
 	for try := 1; ; try++ {
-		err := fn()
+		var accepted atomic.Bool
+		err := fn(func() { accepted.Store(true) })
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		if try == registryTries || !mayPass(err) {
+		refused := unauthorized(err)
+		renew := refused && accepted.Load()
+		expired = expired || renew
+		if try == registryTries || !mayPass(err) && !renew {
+			if refused && expired {
+				return &expiredError{err}
+			}
 			return err
 		}
 		e.log.Warn("a registry failed; trying again", "in", delay, "error", err)

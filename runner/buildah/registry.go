@@ -279,8 +279,8 @@ func (e *Engine) pull(ctx context.Context, img *planner.BaseImage) (runner.Snaps
 	}
 	defer policy.Destroy() //nolint:errcheck // nothing is held
 	sys := e.systemFor(name, img.Platform)
-	err = e.persist(ctx, func() error {
-		from := patientReference{ImageReference: src, patience: e.patience}
+	err = e.transfer(ctx, func(accepted func()) error {
+		from := patientReference{ImageReference: src, patience: e.patience, accepted: accepted}
 		_, err := copy.Image(ctx, policy, dst, from, &copy.Options{SourceCtx: sys, DestinationCtx: sys})
 		return err
 	})

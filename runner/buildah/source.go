@@ -15,6 +15,7 @@ import (
 type patientReference struct {
 	types.ImageReference
 	patience patience
+	accepted func() // called when the registry has answered; may be nil
 }
 
 // NewImageSource is for types.ImageReference.
@@ -38,12 +39,19 @@ type patientSource struct {
 // Reference is for types.ImageSource.
 func (s *patientSource) Reference() types.ImageReference { return s.ref }
 
+func (s *patientSource) answered(err error) {
+	if err == nil && s.ref.accepted != nil {
+		s.ref.accepted()
+	}
+}
+
 // GetManifest is for types.ImageSource.
 func (s *patientSource) GetManifest(ctx context.Context, instance *digest.Digest) (data []byte, mime string, err error) {
 	err = patiently(ctx, s.ref.patience.answer, func(gctx context.Context, _ func()) (err error) {
 		data, mime, err = s.ImageSource.GetManifest(gctx, instance)
 		return err
 	})
+	s.answered(err)
 	return data, mime, err
 }
 
@@ -76,6 +84,7 @@ func (s *patientSource) GetBlob(ctx context.Context, info types.BlobInfo, cache 
 		})
 	}()
 	<-opened
+	s.answered(err)
 	if err != nil {
 		<-in.ended
 		return nil, 0, in.err
