@@ -22,6 +22,9 @@ import (
 	"github.com/zbuild/zbuild/runner"
 )
 
+// rootMode is the mode of the root directory where nobody has given it another.
+const rootMode = 0o755
+
 // stepLayer is a layer that a step is working in: mounted, writable, and deleted
 // unless it is frozen.
 type stepLayer struct {
@@ -64,12 +67,11 @@ func (e *Engine) newMarkedLayer(parent runner.Snapshot, marks map[string]any) (*
 		return nil, fmt.Errorf("mounting a layer: %w", vanished(err))
 	}
 	l.root = root
-	if parent == "" {
-		// containers-storage makes roots 0555; an empty tree's is 0755 for Docker.
-		if err := os.Chmod(root, 0o755); err != nil {
-			l.drop()
-			return nil, err
-		}
+	// With BuildKit the root has this mode in every step. containers-storage takes over
+	// that of the layer below, which in a pulled one is 0555, whatever the layer says.
+	if err := os.Chmod(root, rootMode); err != nil {
+		l.drop()
+		return nil, err
 	}
 	return l, nil
 }
@@ -240,7 +242,7 @@ func (e *Engine) view(s runner.Snapshot) (*view, error) {
 		return nil, err
 	}
 	if s == "" {
-		return &view{root: dir, close: func() { _ = os.Remove(dir) }}, os.Chmod(dir, 0o755)
+		return &view{root: dir, close: func() { _ = os.Remove(dir) }}, os.Chmod(dir, rootMode)
 	}
 	lowers, err := e.lowerDirs(string(s))
 	if err != nil {
@@ -248,7 +250,11 @@ func (e *Engine) view(s runner.Snapshot) (*view, error) {
 		return nil, err
 	}
 	if len(lowers) > 0 {
-		err = mountOverlayReadOnly(append(lowers, e.proc.path(emptyName)), dir, e.thin)
+		at := len(lowers)
+		if l, err := e.store.Layer(string(s)); err == nil && !isStepLayer(l) {
+			at = 0 // the root's mode is that of the topmost: see newMarkedLayer
+		}
+		err = mountOverlayReadOnly(slices.Insert(lowers, at, e.proc.path(emptyName)), dir, e.thin)
 		if err == nil {
 			return &view{root: dir, close: func() {
 				_ = unix.Unmount(dir, unix.MNT_DETACH)

@@ -34,7 +34,7 @@ const (
 	viewsName   = "views"   // one empty file per view that the store has mounted
 	stagesName  = "stages"  // one link per directory that an image's layer is made in
 	stagePrefix = "zbuild-" // of the directories in layers' own that others are made in
-	emptyName   = "empty"   // a directory that stays empty
+	emptyName   = "empty"   // a directory that stays empty, with the mode of a root
 	runtimePath = "runtime.path"
 	keptName    = "kept" // the snapshots that the process uses
 )
@@ -66,6 +66,9 @@ func newProcess(parent string) (*process, error) {
 		if err = os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
 			break
 		}
+	}
+	if err == nil {
+		err = os.Chmod(filepath.Join(dir, emptyName), rootMode)
 	}
 	if err == nil {
 		p.lock, err = lockDir(dir)
