@@ -46,6 +46,19 @@ func (r *resolver) caches(t *wireTarget, attribute string, entries buildflags.Ca
 	return out
 }
 
+// withInline adds an inline cache to others if the argument asks for one by which there
+// was one before there was cache-to.
+func withInline(t *wireTarget, all []Cache) []Cache {
+	v := t.Args["BUILDKIT_INLINE_CACHE"]
+	if v == nil || slices.ContainsFunc(all, func(c Cache) bool { return c.Type == "inline" }) {
+		return all
+	}
+	if wanted, err := strconv.ParseBool(*v); err != nil || !wanted {
+		return all
+	}
+	return append(all, Cache{Type: "inline"})
+}
+
 func (r *resolver) cacheError(at *hcl.Range, attribute string, e *buildflags.CacheOptionsEntry, detail string) {
 	if !r.req.EvaluateOnly {
 		r.errorf(at, "Invalid "+attribute, "The cache %s: %s", withoutSecrets(e), detail)
@@ -81,10 +94,14 @@ func (r *resolver) checkCache(t *wireTarget, attribute string, at *hcl.Range, e 
 		r.cacheError(at, attribute, e, "It needs "+needs+".")
 		return
 	}
-	if b, ok := e.Attrs["ignore-error"]; ok {
-		if _, err := strconv.ParseBool(b); err != nil {
-			r.cacheError(at, attribute, e, "ignore-error is true or false.")
+	for _, name := range []string{"ignore-error", "force-compression", "oci-mediatypes", "image-manifest", "reset", "registry.insecure"} {
+		b, ok := e.Attrs[name]
+		if _, err := strconv.ParseBool(b); ok && err != nil && (b != "" || name != "force-compression") {
+			r.cacheError(at, attribute, e, name+" is true or false.")
 		}
+	}
+	if to && (e.Type == "registry" || e.Type == "local") {
+		r.checkCacheForm(attribute, at, e)
 	}
 	if e.Type == "s3" {
 		r.checkS3(attribute, at, e, c)
@@ -100,6 +117,24 @@ func (r *resolver) checkCache(t *wireTarget, attribute string, at *hcl.Range, e 
 		r.checkWrite(at, "A cache of target "+t.Name, c.Dir)
 	} else {
 		r.checkRead(at, "A cache of target "+t.Name, c.Dir)
+	}
+}
+
+// checkCacheForm looks at how a cache is to be written. It is always an image manifest
+// with media types of OCI's, which is what there is without these attributes.
+func (r *resolver) checkCacheForm(attribute string, at *hcl.Range, e *buildflags.CacheOptionsEntry) {
+	if c, ok := e.Attrs["compression"]; ok && !slices.Contains([]string{"gzip", "estargz", "zstd", "uncompressed"}, c) {
+		r.cacheError(at, attribute, e, "The compression is gzip, estargz, zstd or uncompressed.")
+	}
+	if l, ok := e.Attrs["compression-level"]; ok {
+		if _, err := strconv.Atoi(l); err != nil {
+			r.cacheError(at, attribute, e, "The compression-level is a number.")
+		}
+	}
+	oci, err := strconv.ParseBool(e.Attrs["oci-mediatypes"])
+	image, err2 := strconv.ParseBool(e.Attrs["image-manifest"])
+	if err == nil && err2 == nil && image && !oci {
+		r.cacheError(at, attribute, e, "An image-manifest has OCI's media types: leave oci-mediatypes=false out.")
 	}
 }
 

@@ -62,7 +62,7 @@ func (r *resolver) buildTarget(t *wireTarget) *Target {
 		Outputs:          r.outputs(t),
 		Attest:           r.attests(t),
 		CacheFrom:        r.caches(t, "cache-from", t.CacheFrom),
-		CacheTo:          r.caches(t, "cache-to", t.CacheTo),
+		CacheTo:          withInline(t, r.caches(t, "cache-to", t.CacheTo)),
 		Network:          r.network(t),
 		Secrets:          r.secrets(t),
 		SSH:              r.ssh(t),

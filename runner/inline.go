@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 
@@ -15,7 +16,7 @@ func cachesInline(t *config.Target) bool {
 
 // withCache gives an image that says in its configuration which step left which of
 // its layers. Layers that are not as a step left them say nothing.
-func (r *run) withCache(x *export, img *pack.Image) (*pack.Image, error) {
+func (r *run) withCache(ctx context.Context, x *export, img *pack.Image) (*pack.Image, error) {
 	own := x.result.Layers
 	base := len(img.Layers) - len(own)
 	if base < 0 || x.target.Config.Squash && len(own) > 1 {
@@ -33,7 +34,11 @@ func (r *run) withCache(x *export, img *pack.Image) (*pack.Image, error) {
 		if n.id != n.key.Digest {
 			c.Records = append(c.Records, stepcache.Record{Key: n.key.Digest, SameAs: n.id})
 		}
-		c.Records = append(c.Records, stepcache.Record{Key: n.id, Created: n.entry.Created, Outputs: []int{base + i}})
+		rec := stepcache.Record{Key: n.id, Created: n.entry.Created, Outputs: []int{base + i}}
+		if err := r.describeTaken(ctx, n, &rec); err != nil {
+			return nil, err
+		}
+		c.Records = append(c.Records, rec)
 	}
 	fields := make(map[string]json.RawMessage)
 	if err := json.Unmarshal(img.Config, &fields); err != nil {

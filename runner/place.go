@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -99,7 +100,18 @@ func (r *run) writeCache(ctx context.Context, c config.Cache, b *stepcache.Build
 	case "local":
 		r.layouts.Lock()
 		defer r.layouts.Unlock()
-		return bundle.WriteTagged(ctx, c.Dir, cmp.Or(c.Attrs["tag"], defaultTag))
+		err := bundle.WriteTagged(ctx, c.Dir, cmp.Or(c.Attrs["tag"], defaultTag))
+		if err != nil || !isTrue(c.Attrs["reset"]) {
+			return err
+		}
+		busy, err := pack.Reset(ctx, c.Dir)
+		if busy {
+			err = errors.New("somebody else is writing to it")
+		}
+		if err != nil && ctx.Err() == nil {
+			r.warn(nil, fmt.Errorf("what the cache %s does not need any more stays in it: %w", c.Dir, err))
+		}
+		return context.Cause(ctx)
 	case typeS3:
 		bucket, err := r.bucket(ctx, c)
 		if err != nil {

@@ -33,6 +33,17 @@ type delivery struct {
 	result  *TargetResult
 }
 
+// several reports whether what leaves is in a list, or in a directory per platform: of
+// several platforms it is, and of one if that is asked for.
+func (d *delivery) several() bool { return several(d.target) }
+
+// argSeveral is the argument that asks for that.
+const argSeveral = "BUILDKIT_MULTI_PLATFORM"
+
+func several(t *planner.Target) bool {
+	return len(t.Results) > 1 || isTrue(t.Config.Args[argSeveral])
+}
+
 // publish lets the targets that succeeded leave. Nothing gets a name unless all
 // succeeded or the run keeps going, and nothing is pushed unless all succeeded.
 func (r *run) publish(ctx context.Context, result *Result, exports []*export) {
@@ -144,9 +155,13 @@ func (r *run) bundleOutput(ctx context.Context, d *delivery, o *outgoing) error 
 	for _, x := range d.exports {
 		img := x.packed[o.shape()]
 		if cachesInline(d.target.Config) {
-			var err error
-			if img, err = r.withCache(x, img); err != nil {
-				return err
+			if o.spec.Image.Compression == pack.Estargz {
+				r.warn(nil, fmt.Errorf("%s: its layers are not those that its steps left, for eStargz adds to them; it has no inline cache", d.target.Name))
+			} else {
+				var err error
+				if img, err = r.withCache(ctx, x, img); err != nil {
+					return err
+				}
 			}
 		}
 		images = append(images, img)
@@ -159,6 +174,7 @@ func (r *run) bundleOutput(ctx context.Context, d *delivery, o *outgoing) error 
 			Keep: o.spec.Push && !o.spec.Image.Force && !o.anew,
 		},
 		Docker:      d.target.Config.Format == planner.FormatDocker,
+		List:        d.several(),
 		Annotations: o.spec.Image.Annotations,
 	}
 	if l := o.spec.Image.Level; l != nil {

@@ -62,6 +62,7 @@ func (r *run) importCaches(ctx context.Context) {
 		})
 	}
 	_ = g.Wait()
+	r.alike = alikes(found)
 	r.remote = make(map[digest.Digest]remoteRecord)
 	for _, records := range found {
 		for _, rec := range records {
@@ -104,6 +105,11 @@ func importSource(ctx context.Context, src pack.Source) ([]remoteRecord, error) 
 	if err := json.Unmarshal(root, &index); err != nil {
 		return nil, fmt.Errorf("its manifest: %w", err)
 	}
+	for _, m := range index.Manifests {
+		if err := stepcache.CheckType(m.MediaType); err != nil {
+			return nil, err
+		}
+	}
 	if len(index.Manifests) > 0 {
 		manifests = nil
 		for _, m := range index.Manifests {
@@ -118,22 +124,39 @@ func importSource(ctx context.Context, src pack.Source) ([]remoteRecord, error) 
 		}
 	}
 	var out []remoteRecord
+	var errs []error
 	for _, raw := range manifests {
-		var m ocispecs.Manifest
-		if err := json.Unmarshal(raw, &m); err != nil {
-			return nil, fmt.Errorf("its manifest: %w", err)
-		}
-		config, err := pack.ReadBlob(ctx, src, m.Config, stepcache.MaxConfig)
+		records, err := importManifest(ctx, src, raw)
 		if err != nil {
-			return nil, err
+			errs = append(errs, err)
 		}
-		records, err := stepcache.Parse(m, config)
-		if err != nil {
-			return nil, err
-		}
-		for _, f := range records {
-			out = append(out, remoteRecord{Found: f, from: src})
-		}
+		out = append(out, records...)
+	}
+	if len(errs) < len(manifests) {
+		return out, nil // one platform's image may have a cache, and another's none
+	}
+	return nil, errors.Join(errs...)
+}
+
+func importManifest(ctx context.Context, src pack.Source, raw []byte) ([]remoteRecord, error) {
+	var m ocispecs.Manifest
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return nil, fmt.Errorf("its manifest: %w", err)
+	}
+	if err := stepcache.CheckType(m.Config.MediaType); err != nil {
+		return nil, err
+	}
+	config, err := pack.ReadBlob(ctx, src, m.Config, stepcache.MaxConfig)
+	if err != nil {
+		return nil, err
+	}
+	records, err := stepcache.Parse(m, config)
+	if err != nil {
+		return nil, err
+	}
+	var out []remoteRecord
+	for _, f := range records {
+		out = append(out, remoteRecord{Found: f, from: src})
 	}
 	return out, nil
 }
@@ -176,10 +199,14 @@ var errUseless = errors.New("a cache's result of this step cannot be used")
 // fetch gets a step's result from a cache. If that fails the step has to run, for
 // which its inputs have to be at hand: the run is taken up again.
 func (r *run) fetch(ctx context.Context, n *node) (bool, error) {
-	rec, ok := r.recorded(n)
-	if !ok {
-		return false, nil
+	if rec, ok := r.recorded(n); ok {
+		return r.unpack(ctx, n, rec)
 	}
+	return false, nil
+}
+
+// unpack makes what a cache has a step's result.
+func (r *run) unpack(ctx context.Context, n *node, rec remoteRecord) (bool, error) {
 	var snapshots []Snapshot
 	for i, l := range rec.Layers {
 		var below Snapshot
@@ -275,9 +302,13 @@ func (r *run) exportCaches(ctx context.Context, deliveries []*delivery) []error 
 	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 }
 
-// howOf is how a cache's layers are to be compressed.
+// howOf is how a cache's layers are to be compressed. Nobody mounts them from a registry,
+// which is what eStargz is for.
 func howOf(c config.Cache) pack.How {
 	how := pack.How{Compression: c.Attrs["compression"], Level: -1}
+	if how.Compression == pack.Estargz {
+		how.Compression = pack.Gzip
+	}
 	if n, err := strconv.Atoi(c.Attrs["compression-level"]); err == nil {
 		how.Level = n
 	}
@@ -335,7 +366,7 @@ func (r *run) recordStep(ctx context.Context, b *stepcache.Builder[pack.Blob], n
 		if !ok {
 			return nil // nobody knows any more: it is left out
 		}
-		rec.Created = remote.Created
+		rec.Created, rec.Rest, rec.Taken = remote.Created, remote.Rest, remote.Taken
 		for _, l := range remote.Layers {
 			i, err := b.Layer(l.Layer, func() (pack.Blob, error) { return pack.RemoteBlob(remote.from, l.Blob), nil })
 			if err != nil {
@@ -363,6 +394,9 @@ func (r *run) recordStep(ctx context.Context, b *stepcache.Builder[pack.Blob], n
 			return err
 		}
 		rec.Outputs = append(rec.Outputs, index)
+	}
+	if err := r.describeTaken(ctx, n, &rec); err != nil {
+		return err
 	}
 	b.Add(rec)
 	return nil

@@ -73,6 +73,9 @@ type run struct {
 	begin time.Time // when it began
 	// remote has what imported caches say, by key.
 	remote map[digest.Digest]remoteRecord
+	// alike has the records that say what their steps took of others, by the rest of
+	// those steps' keys.
+	alike map[digest.Digest][]remoteRecord
 	// useless has the sources of those that let a step down.
 	useless sync.Map // of pack.Source
 	shares  shares

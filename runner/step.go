@@ -59,6 +59,9 @@ func (r *run) obtainOnce(ctx context.Context, n *node) (tail []string, err error
 	if found, err := r.findAlike(ctx, n); found || err != nil {
 		return nil, err
 	}
+	if found, err := r.fetchAlike(ctx, n); found || err != nil {
+		return nil, err
+	}
 	release, err := r.lease(ctx, n)
 	if err != nil {
 		return nil, err

@@ -34,7 +34,7 @@ func (r *run) trees(ctx context.Context, d *delivery, o *outgoing) (fsutil.FS, f
 			c()
 		}
 	}
-	split := len(d.exports) > 1
+	split := d.several()
 	if o.spec.Tree.Split != nil && o.spec.Type == exporter.Local { // which BuildKit does not look at for a tar
 		split = *o.spec.Tree.Split
 	}

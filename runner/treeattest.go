@@ -53,7 +53,7 @@ func (r *run) withAttestations(ctx context.Context, x *export, o *outgoing, tree
 	files := staticfs.NewFS()
 	for _, s := range statements {
 		name, ext := o.spec.Tree.AttestationPrefix+s.Name, path.Ext(s.Name)
-		if len(x.target.Results) > 1 && !split {
+		if several(x.target) && !split {
 			name = strings.TrimSuffix(name, ext) + "." + platformDir(platforms.FormatAll(x.result.Platform)) + ext
 		}
 		var pretty bytes.Buffer

@@ -27,6 +27,9 @@ const (
 	CacheOnly = "cacheonly"
 )
 
+// estargz is a compression that only OCI's media types can tell of.
+const estargz = "estargz"
+
 // Types are all types, sorted.
 func Types() []string {
 	return []string{CacheOnly, Docker, Image, Local, OCI, Registry, Tar}
@@ -50,7 +53,7 @@ type Spec struct {
 
 // ImageOptions shape an image that leaves.
 type ImageOptions struct {
-	// Compression is that of layers: "gzip", "zstd" or "uncompressed".
+	// Compression is that of layers: "gzip", "estargz", "zstd" or "uncompressed".
 	Compression string
 	// Level is nil for the compression's own default.
 	Level *int
@@ -192,12 +195,10 @@ func (o *ImageOptions) set(key, value string) error {
 	switch key {
 	case "compression":
 		switch value {
-		case "", "gzip", "zstd", "uncompressed":
+		case "", "gzip", "zstd", estargz, "uncompressed":
 			o.Compression = value
-		case "estargz":
-			return errors.New("estargz is not available yet; there are gzip, zstd and uncompressed")
 		default:
-			return errors.New("there are gzip, zstd and uncompressed")
+			return errors.New("there are gzip, estargz, zstd and uncompressed")
 		}
 	case "compression-level":
 		n, err := strconv.Atoi(value)
@@ -234,6 +235,9 @@ func (s *Spec) check() error {
 	docker := o.OCITypes != nil && !*o.OCITypes
 	if docker && o.Artifact != nil && *o.Artifact {
 		errs = append(errs, errors.New("oci-artifact=true conflicts with oci-mediatypes=false"))
+	}
+	if docker && o.Compression == estargz {
+		errs = append(errs, errors.New("compression=estargz conflicts with oci-mediatypes=false"))
 	}
 	if docker && slices.ContainsFunc(o.Annotations, func(a Annotation) bool { return a.Type != exptypes.AnnotationManifest }) {
 		errs = append(errs, errors.New("annotations conflict with oci-mediatypes=false: Docker's media types have none"))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	digest "github.com/opencontainers/go-digest"
 	imgspec "github.com/opencontainers/image-spec/specs-go"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -213,8 +214,6 @@ func image(ctx context.Context, c *Compressor, img *Image, opt Options) (Manifes
 		m.MediaType, configType = dockerManifest, dockerConfig
 	}
 	blobs := make([]Blob, 1+len(img.Layers))
-	blobs[0] = dataBlob(configType, img.Config)
-	m.Config = blobs[0].Descriptor
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(compressAtOnce)
 	for i, l := range img.Layers {
@@ -226,6 +225,7 @@ func image(ctx context.Context, c *Compressor, img *Image, opt Options) (Manifes
 	if err := g.Wait(); err != nil {
 		return Manifest{}, nil, err
 	}
+	diffIDs := make([]digest.Digest, len(img.Layers))
 	for i := range blobs[1:] {
 		blob := &blobs[1+i]
 		if opt.Docker {
@@ -233,10 +233,20 @@ func image(ctx context.Context, c *Compressor, img *Image, opt Options) (Manifes
 			if err != nil {
 				return Manifest{}, nil, err
 			}
-			blob.MediaType = t
+			blob.MediaType, blob.Annotations = t, nil
 		}
 		m.Layers = append(m.Layers, blob.Descriptor)
+		diffIDs[i] = blob.diffID
 	}
+	config := img.Config
+	if slices.ContainsFunc(diffIDs, func(d digest.Digest) bool { return d != "" }) {
+		var err error
+		if config, err = withDiffIDs(config, diffIDs); err != nil {
+			return Manifest{}, nil, err
+		}
+	}
+	blobs[0] = dataBlob(configType, config)
+	m.Config = blobs[0].Descriptor
 	data, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return Manifest{}, nil, err

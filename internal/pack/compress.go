@@ -26,6 +26,7 @@ import (
 const (
 	Gzip         = "gzip"
 	Zstd         = "zstd"
+	Estargz      = "estargz"
 	Uncompressed = "uncompressed"
 )
 
@@ -94,11 +95,7 @@ func (c *Compressor) Blob(ctx context.Context, l Layer, how How) (Blob, error) {
 		c.known[name] = z
 	}
 	c.mu.Unlock()
-	desc, err := z.describe(ctx)
-	if err != nil {
-		return Blob{}, err
-	}
-	return Blob{Descriptor: desc, open: z.open}, nil
+	return z.blob(ctx)
 }
 
 // compressed is one layer in one compression.
@@ -110,34 +107,55 @@ type compressed struct {
 
 	mu   sync.Mutex
 	desc ocispecs.Descriptor // without a digest until it is known
-	file *os.File
+	// diffID is the digest of the tar in it, if that is not the layer's.
+	diffID digest.Digest
+	file   *os.File
 }
 
 type note struct {
 	Digest digest.Digest `json:"digest"`
 	Size   int64         `json:"size"`
+	// TOC is the digest of an eStargz layer's table of contents, DiffID and Unpacked are
+	// digest and size of its tar.
+	TOC      digest.Digest `json:"toc,omitempty"`
+	DiffID   digest.Digest `json:"diffID,omitempty"`
+	Unpacked int64         `json:"unpacked,omitempty"`
 }
 
-func (z *compressed) describe(ctx context.Context) (ocispecs.Descriptor, error) {
+func (n note) valid(compression string) bool {
+	if n.Digest.Validate() != nil || n.Size <= 0 {
+		return false
+	}
+	return compression != Estargz || n.TOC.Validate() == nil && n.DiffID.Validate() == nil
+}
+
+// blob gives the layer in its compression, which is made if nothing is known of it.
+func (z *compressed) blob(ctx context.Context) (Blob, error) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	if z.desc.Digest != "" {
-		return z.desc, nil
+	if z.desc.Digest == "" {
+		if err := z.describe(ctx); err != nil {
+			return Blob{}, err
+		}
 	}
+	return Blob{Descriptor: z.desc, diffID: z.diffID, open: z.open}, nil
+}
+
+func (z *compressed) describe(ctx context.Context) error {
 	if z.how.Compression == Uncompressed {
 		z.desc = ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageLayer, Digest: z.layer.DiffID, Size: z.layer.Size}
-		return z.desc, nil
+		return nil
 	}
 	var n note
-	if _, err := sealed.Read(filepath.Join(z.c.notes, z.name), &n); err == nil && n.Digest.Validate() == nil && n.Size > 0 {
-		z.desc = z.descriptor(n)
-		return z.desc, nil
+	if _, err := sealed.Read(filepath.Join(z.c.notes, z.name), &n); err == nil && n.valid(z.how.Compression) {
+		z.desc, z.diffID = z.descriptor(n), n.DiffID
+		return nil
 	}
-	return z.desc, z.make(ctx)
+	return z.make(ctx)
 }
 
 func (z *compressed) descriptor(n note) ocispecs.Descriptor {
-	d := ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageLayerGzip, Digest: n.Digest, Size: n.Size}
+	d := ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageLayerGzip, Digest: n.Digest, Size: n.Size, Annotations: n.annotations()}
 	if z.how.Compression == Zstd {
 		d.MediaType = ocispecs.MediaTypeImageLayerZstd
 	}
@@ -188,7 +206,7 @@ func (z *compressed) make(ctx context.Context) (err error) {
 	}
 	z.file = f
 	if z.how.Compression != Uncompressed {
-		z.desc = z.descriptor(n)
+		z.desc, z.diffID = z.descriptor(n), n.DiffID
 		z.keep(n)
 	}
 	return nil
@@ -199,27 +217,42 @@ func (z *compressed) keep(n note) {
 	_ = sealed.Write(filepath.Join(z.c.notes, z.name), n)
 }
 
-// write compresses the layer into w and makes sure that it is the layer.
-func (z *compressed) write(ctx context.Context, w io.Writer) (note, error) {
+// write compresses the layer into a file and makes sure that it is the layer.
+func (z *compressed) write(ctx context.Context, f *os.File) (n note, err error) {
 	in, err := z.layer.Open(ctx)
 	if err != nil {
 		return note{}, err
 	}
 	defer in.Close()
-	out := &counter{w: w, sum: digest.Canonical.Digester()}
-	packer, err := z.how.writer(out)
-	if err != nil {
-		return note{}, err
-	}
+	out := &counter{w: f, sum: digest.Canonical.Digester()}
 	sum := digest.Canonical.Digester()
-	_, err = io.Copy(io.MultiWriter(packer, sum.Hash()), &interruptible{ctx: ctx, r: in})
-	if err = errors.Join(err, packer.Close()); err != nil {
+	tar := io.TeeReader(&interruptible{ctx: ctx, r: in}, sum.Hash())
+	if z.how.Compression == Estargz {
+		n.TOC, err = stargz(out, tar, z.how.Level)
+	} else {
+		err = z.how.compress(out, tar)
+	}
+	if err != nil {
 		return note{}, err
 	}
 	if sum.Digest() != z.layer.DiffID {
 		return note{}, errChanged
 	}
-	return note{Digest: out.sum.Digest(), Size: out.n}, nil
+	n.Digest, n.Size = out.sum.Digest(), out.n
+	if z.how.Compression == Estargz {
+		n.DiffID, n.Unpacked, err = measure(&interruptible{ctx: ctx, r: io.NewSectionReader(f, 0, n.Size)})
+	}
+	return n, err
+}
+
+// compress compresses what is read into w.
+func (h How) compress(w io.Writer, r io.Reader) error {
+	packer, err := h.writer(w)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(packer, r)
+	return errors.Join(err, packer.Close())
 }
 
 // writer compresses what is written to it into w.

@@ -34,11 +34,6 @@ func (b *Bundle) WriteLayout(ctx context.Context, dir string, names []string) er
 	return b.writeLayout(ctx, dir, all)
 }
 
-// WriteTagged is WriteLayout, with a tag instead of names.
-func (b *Bundle) WriteTagged(ctx context.Context, dir, tag string) error {
-	return b.writeLayout(ctx, dir, []ociindex.NameOrTag{ociindex.Tag(tag)})
-}
-
 func (b *Bundle) writeLayout(ctx context.Context, dir string, names []ociindex.NameOrTag) error {
 	store, err := local.NewStore(dir)
 	if err != nil {
@@ -141,9 +136,8 @@ func lockIndex(ctx context.Context, name string) (unlock func(), err error) {
 	}
 }
 
-// tagged finds what a layout has under a tag or name; nil if it has none. It needs no
-// lock, and so no right to write: there is always a whole index.
-func tagged(dir, tag string) (*ocispecs.Descriptor, error) {
+// readIndex reads the index of a layout.
+func readIndex(dir string) (*ocispecs.Index, error) {
 	name := filepath.Join(dir, ocispecs.ImageIndexFile)
 	raw, err := os.ReadFile(name)
 	if err != nil {
@@ -152,6 +146,16 @@ func tagged(dir, tag string) (*ocispecs.Descriptor, error) {
 	var index ocispecs.Index
 	if err := json.Unmarshal(raw, &index); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return &index, nil
+}
+
+// tagged finds what a layout has under a tag or name; nil if it has none. It needs no
+// lock, and so no right to write: there is always a whole index.
+func tagged(dir, tag string) (*ocispecs.Descriptor, error) {
+	index, err := readIndex(dir)
+	if err != nil {
+		return nil, err
 	}
 	for _, kind := range []string{images.AnnotationImageName, ocispecs.AnnotationRefName} {
 		for i := range index.Manifests {

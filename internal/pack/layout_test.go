@@ -65,7 +65,7 @@ func TestLayoutTogether(t *testing.T) {
 			}
 		}
 	}
-	wantOnly(t, dir, "blobs", "index.json", "oci-layout")
+	wantOnly(t, dir, "blobs", cacheLock, "index.json", "oci-layout")
 }
 
 func wantOnly(t *testing.T, dir string, want ...string) {
@@ -103,5 +103,5 @@ func TestLayoutReadOnly(t *testing.T) {
 	if _, err := OpenLayout(dir, "x", ""); err != nil {
 		t.Error(err)
 	}
-	wantOnly(t, dir, "blobs", "index.json", "index.json.lock", "oci-layout")
+	wantOnly(t, dir, "blobs", cacheLock, "index.json", "index.json.lock", "oci-layout")
 }

@@ -62,7 +62,10 @@ type Image struct {
 // Blob is content under a digest.
 type Blob struct {
 	ocispecs.Descriptor
-	open func(context.Context) (content.ReaderAt, error)
+	// diffID is the digest of a layer that became another one by its compression;
+	// otherwise it is empty.
+	diffID digest.Digest
+	open   func(context.Context) (content.ReaderAt, error)
 	// stream is set in place of open if the blob can only be read in order.
 	stream func(context.Context) (io.ReadCloser, error)
 }

@@ -62,7 +62,7 @@ func newCompressor(t *testing.T, dir string) *Compressor {
 }
 
 func TestBuildIsDeterministic(t *testing.T) {
-	for _, how := range []How{{Level: -1}, {Compression: Gzip, Level: 9}, {Compression: Zstd, Level: -1}, {Compression: Zstd, Level: 19}, {Compression: Uncompressed, Level: -1}} {
+	for _, how := range []How{{Level: -1}, {Compression: Gzip, Level: 9}, {Compression: Zstd, Level: -1}, {Compression: Zstd, Level: 19}, {Compression: Estargz, Level: -1}, {Compression: Uncompressed, Level: -1}} {
 		var digests []digest.Digest
 		for range 2 {
 			b, err := Build(t.Context(), newCompressor(t, t.TempDir()), []*Image{testImage(t, "amd64")}, Options{How: how})

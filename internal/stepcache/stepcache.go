@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,6 +51,17 @@ type Record struct {
 	Outputs []int `json:"outputs,omitempty"`
 	// SameAs is the key of another record that has the result.
 	SameAs digest.Digest `json:"sameAs,omitempty"`
+	// Rest is what is left of the key without what the step takes of other steps, Taken
+	// the contents of that. A step with the same rest that takes the same leaves the same.
+	Rest  digest.Digest   `json:"rest,omitempty"`
+	Taken []digest.Digest `json:"taken,omitempty"`
+}
+
+func (r *Record) valid() bool {
+	optional := []digest.Digest{r.SameAs, r.Rest}
+	return r.Key.Validate() == nil && len(r.Outputs) <= maxOutputs && len(r.Taken) <= maxOutputs &&
+		!slices.ContainsFunc(optional, func(d digest.Digest) bool { return d != "" && d.Validate() != nil }) &&
+		!slices.ContainsFunc(r.Taken, func(d digest.Digest) bool { return d.Validate() != nil })
 }
 
 // Config is the configuration of a cache. Its layers are parallel to those of the
@@ -71,7 +83,19 @@ type FoundLayer struct {
 	Blob ocispecs.Descriptor
 }
 
-var errForeign = errors.New("it is neither a cache of zbuild's nor an image with one")
+var (
+	errForeign  = errors.New("it is neither a cache of zbuild's nor an image with one")
+	errBuildKit = errors.New("BuildKit wrote it, in a form that only BuildKit reads: let each of the two have a cache under a name of its own")
+)
+
+// CheckType gives an error for what is known to be another program's cache, by the media
+// type of its configuration.
+func CheckType(mediaType string) error {
+	if strings.HasPrefix(mediaType, "application/vnd.buildkit.cacheconfig.") {
+		return errBuildKit
+	}
+	return nil
+}
 
 // Parse reads a cache or the records in an image, given its manifest and its
 // configuration.
@@ -88,12 +112,16 @@ func Parse(manifest ocispecs.Manifest, config []byte) ([]Found, error) {
 	}
 	var image struct {
 		ocispecs.Image
-		Cache *Config `json:"zbuild.cache.v1"`
+		Cache    *Config         `json:"zbuild.cache.v1"`
+		BuildKit json.RawMessage `json:"moby.buildkit.cache.v0"`
 	}
 	if err := json.Unmarshal(config, &image); err != nil {
 		return nil, fmt.Errorf("its configuration: %w", err)
 	}
-	if image.Cache == nil {
+	switch {
+	case image.Cache == nil && image.BuildKit != nil:
+		return nil, errBuildKit
+	case image.Cache == nil:
 		return nil, errForeign
 	}
 	if len(image.Cache.Layers) == 0 || len(image.RootFS.DiffIDs) != len(image.Cache.Layers) {
@@ -120,7 +148,7 @@ func resolve(c Config, blobs []ocispecs.Descriptor) ([]Found, error) {
 	}
 	out := make([]Found, 0, len(c.Records))
 	for _, r := range c.Records {
-		if r.Key.Validate() != nil || r.SameAs != "" && r.SameAs.Validate() != nil || len(r.Outputs) > maxOutputs {
+		if !r.valid() {
 			return nil, errors.New("it has an invalid record")
 		}
 		f := Found{Record: r}

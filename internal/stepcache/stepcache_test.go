@@ -2,6 +2,7 @@ package stepcache
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +23,7 @@ func sample(t testing.TB) (ocispecs.Manifest, []byte) {
 			t.Fatal(err)
 		}
 	}
-	b.Add(Record{Key: digest.FromString("a"), Step: "RUN a", Created: time.Unix(1, 0).UTC(), Outputs: []int{1}})
+	b.Add(Record{Key: digest.FromString("a"), Step: "RUN a", Created: time.Unix(1, 0).UTC(), Outputs: []int{1}, Rest: one, Taken: []digest.Digest{two}})
 	b.Add(Record{Key: digest.FromString("b"), SameAs: digest.FromString("a")})
 	raw, err := json.Marshal(b.Config())
 	if err != nil {
@@ -37,10 +38,10 @@ func TestRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	two := digest.FromString("two")
+	one, two := digest.FromString("one"), digest.FromString("two")
 	want := []Found{
 		{
-			Record: Record{Key: digest.FromString("a"), Step: "RUN a", Created: time.Unix(1, 0).UTC(), Outputs: []int{1}},
+			Record: Record{Key: digest.FromString("a"), Step: "RUN a", Created: time.Unix(1, 0).UTC(), Outputs: []int{1}, Rest: one, Taken: []digest.Digest{two}},
 			Layers: []FoundLayer{{Layer: Layer{DiffID: two, Size: 3}, Blob: m.Layers[1]}},
 		},
 		{Record: Record{Key: digest.FromString("b"), SameAs: digest.FromString("a")}},
@@ -67,9 +68,28 @@ func TestRefuses(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
+	for name, change := range map[string]string{"rest": `"rest":"x"`, "taken": `"taken":["sha256:ab"]`} {
+		if _, err := Parse(m, []byte(strings.Replace(string(raw), `"sameAs"`, change+`,"sameAs"`, 1))); err == nil {
+			t.Errorf("an invalid %s is accepted", name)
+		}
+	}
 	image := ocispecs.Manifest{Config: ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageConfig}}
 	if _, err := Parse(image, []byte(`{"rootfs":{"type":"layers"}}`)); err == nil {
 		t.Error("an image without records is accepted")
+	}
+}
+
+// TestBuildKit is told what is a cache of BuildKit's: of a registry, and of an image.
+func TestBuildKit(t *testing.T) {
+	if err := CheckType("application/vnd.buildkit.cacheconfig.v0"); !errors.Is(err, errBuildKit) {
+		t.Error(err)
+	}
+	if err := errors.Join(CheckType(ConfigType), CheckType(ocispecs.MediaTypeImageManifest), CheckType("")); err != nil {
+		t.Error(err)
+	}
+	image := ocispecs.Manifest{Config: ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageConfig}}
+	if _, err := Parse(image, []byte(`{"rootfs":{"type":"layers"},"moby.buildkit.cache.v0":"W10="}`)); !errors.Is(err, errBuildKit) {
+		t.Error(err)
 	}
 }
 

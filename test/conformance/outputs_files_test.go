@@ -20,6 +20,7 @@ func fileOutputCases() map[string]outputCase {
 	const (
 		both     = "platforms = [\"linux/amd64\", \"linux/arm64\"]\ndockerfile = \"scratch.Dockerfile\"\n"
 		nothing  = "dockerfile-inline = \"FROM scratch\\nENV A=b\\n\"\n"
+		multi    = "args = { BUILDKIT_MULTI_PLATFORM = \"1\" }\n"
 		attested = "attest = [\"type=provenance,mode=min\"]\n"
 	)
 	// What a tree can have, and few files: the whole of busybox makes no readable
@@ -32,6 +33,13 @@ func fileOutputCases() map[string]outputCase {
 		"archive docker types":   {target: out("type=oci,oci-mediatypes=false"), leaves: archived},
 		"archive for docker":     {target: out("type=docker"), leaves: archived},
 		"archive for docker oci": {target: out("type=docker,oci-mediatypes=true,compression=zstd,force-compression=true"), leaves: archived},
+		"archive estargz":        {target: out("type=oci,compression=estargz,force-compression=true"), leaves: archived},
+		"archive docker estargz": {target: out("type=docker,compression=estargz,force-compression=true"), leaves: archived},
+		"archive list of one":    {target: multi + out("type=oci"), leaves: archived},
+		"archive docker list":    {target: multi + out("type=docker"), fails: true},
+		"local list of one":      {target: multi + tree("type=local"), leaves: files},
+		"local list attested":    {target: multi + tree("type=local,platform-split=false") + attested, leaves: files},
+		"tar list of one":        {target: multi + tree("type=tar"), leaves: tarred},
 		"archive attested":       {target: out("type=oci") + attested, leaves: archived},
 		"archive named":          {target: out(`type=oci,name=org/repo:tag1`), leaves: archived},
 		"archive epoch":          {target: out("type=oci,rewrite-timestamp=true"), env: epoch, leaves: archived},

@@ -114,6 +114,15 @@ func outputCases() map[string]outputCase {
 		"zstd":               {target: out(",compression=zstd")},
 		"zstd forced":        {target: out(",compression=zstd,compression-level=19,force-compression=true")},
 		"uncompressed":       {target: out(",compression=uncompressed,force-compression=true")},
+		"estargz":            {target: out(",compression=estargz")},
+		"estargz forced":     {target: out(",compression=estargz,compression-level=9,force-compression=true")},
+		"estargz docker":     {target: out(",compression=estargz,oci-mediatypes=false"), fails: true},
+		"estargz of two":     {target: both + out(",compression=estargz")},
+		"list of one":        {target: "args = { BUILDKIT_MULTI_PLATFORM = \"1\" }\n" + out("")},
+		"list of one named":  {target: "args = { BUILDKIT_MULTI_PLATFORM = \"true\" }\nplatforms = [\"linux/arm64\"]\ndockerfile = \"scratch.Dockerfile\"\n" + out(",annotation-index.a=b")},
+		"no list of one":     {target: "args = { BUILDKIT_MULTI_PLATFORM = \"0\" }\n" + out("")},
+		"no list of two":     {target: "args = { BUILDKIT_MULTI_PLATFORM = \"0\" }\n" + both + out(""), fails: true},
+		"list unknown":       {target: "args = { BUILDKIT_MULTI_PLATFORM = \"perhaps\" }\n" + out(""), fails: true},
 		"oci":                {target: out(",oci-mediatypes=true")},
 		"docker":             {target: out(",oci-mediatypes=false")},
 		"docker zstd":        {target: out(",oci-mediatypes=false,compression=zstd")},
@@ -188,7 +197,7 @@ func withoutDigests(v any) any {
 					v[key] = []any{}
 				}
 				v[key] = withoutDigests(v[key])
-			case "digest", "size", "vnd.docker.reference.digest":
+			case "digest", "size", "vnd.docker.reference.digest", "containerd.io/snapshot/stargz/toc.digest":
 				v[key] = fmt.Sprintf("%T", value)
 			default:
 				if v[key] = withoutDigests(value); key == "annotations" && len(value.(map[string]any)) == 0 {
