@@ -80,12 +80,13 @@ type assembler struct {
 	byID   map[string]*Step
 	index  map[*Step]int
 	stages *stages
+	whole  map[*Step]bool // build contexts that somebody takes all of
 }
 
 func newAssembler(s *session, plan *Plan) *assembler {
 	return &assembler{
 		session: s, plan: plan,
-		steps: make(map[*vertex]*Step), byID: make(map[string]*Step), index: make(map[*Step]int),
+		steps: make(map[*vertex]*Step), byID: make(map[string]*Step), index: make(map[*Step]int), whole: make(map[*Step]bool),
 	}
 }
 
@@ -126,7 +127,11 @@ func (a *assembler) addStep(v *vertex) {
 	}
 	s := a.byID[string(v.id)]
 	if s == nil {
-		s = &Step{ID: v.id, Op: v.op, Local: v.local, Image: v.image, File: v.file, Tree: v.tree}
+		s = &Step{ID: v.id, Op: v.op, Image: v.image, File: v.file, Tree: v.tree}
+		if v.local != nil {
+			local := *v.local
+			s.Local = &local
+		}
 		for _, in := range v.inputs {
 			s.Inputs = append(s.Inputs, a.edge(in))
 		}
@@ -156,9 +161,15 @@ func (a *assembler) describe(s *Step, u *unit, m *mark) {
 			s.Location = u.src.lines(first.first, first.last)
 		}
 	}
+	if s.Local != nil {
+		a.follow(s, m)
+	}
 	s.NoCache = s.NoCache || m.noCache
 	if s.Limits == nil {
 		s.Limits = m.limits
+	}
+	if s.Proxy == nil {
+		s.Proxy = m.proxy
 	}
 	for _, id := range credentials(s) {
 		a.giveSecret(s, u, id)
@@ -182,6 +193,17 @@ func (a *assembler) describe(s *Step, u *unit, m *mark) {
 	for _, id := range secretIDs(exec) {
 		a.giveSecret(s, u, id)
 	}
+}
+
+// follow adds to what is named of a build context what a target names of it.
+func (a *assembler) follow(s *Step, m *mark) {
+	if a.whole[s] = a.whole[s] || len(m.follow) == 0; a.whole[s] {
+		s.Local.Follow = nil
+		return
+	}
+	s.Local.Follow = append(s.Local.Follow, m.follow...)
+	slices.Sort(s.Local.Follow)
+	s.Local.Follow = slices.Compact(s.Local.Follow)
 }
 
 // giveSecret lets a step ask for a secret of a target, if the target has it.
@@ -249,6 +271,7 @@ func (a *assembler) target(u *unit) *Target {
 		res := &Result{
 			Target: t, Platform: r.converted.platform, Root: a.edge(r.graph.root), Stage: a.stages.result[r],
 			Config: r.converted.config, Epoch: r.converted.epoch, SBOM: a.edge(r.graph.sbom), SBOMStage: a.stages.sbom[r],
+			Materials: r.materials(),
 		}
 		res.Layers, res.Base = layers(res.Root)
 		t.Results = append(t.Results, res)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/solver/pb"
@@ -41,6 +42,8 @@ type graph struct {
 	order []*vertex
 	// marks is what this conversion says about its own vertices.
 	marks map[*vertex]*mark
+	// asked are the addresses by which something remote was asked for.
+	asked map[*vertex][]string
 	// scan are those that are not of the Dockerfile: the scanner and its image.
 	scan map[*vertex]bool
 }
@@ -53,8 +56,10 @@ type mark struct {
 	// that they are its own. Otherwise it is a part of what they need.
 	lines   []lineRange
 	own     bool
+	follow  []string // the paths that are named of a build context; nil means all of it
 	noCache bool
 	limits  *pb.LinuxResources
+	proxy   *pb.ProxyEnv
 }
 
 // canonicalizer rewrites the LLB of one conversion from its sources upwards, so
@@ -70,6 +75,7 @@ type canonicalizer struct {
 	located map[string]bool
 	// follow are the paths that a build context is read for, by the frontend's digest.
 	follow map[string][]string
+	asked  map[*vertex][]string // see graph
 }
 
 // draft is a vertex on its way through the passes.
@@ -81,6 +87,8 @@ type draft struct {
 	image  *BaseImage
 	file   *remote.File
 	tree   *remote.Tree
+	asked  string // the address of what is remote
+	proxy  *pb.ProxyEnv
 	name   string // wins over the frontend's
 	scan   bool   // it makes an SBOM
 }
@@ -105,12 +113,16 @@ func newCanonicalizer(r *run) *canonicalizer {
 	c := &canonicalizer{
 		r: r, known: make(map[digest.Digest]*vertex), raw: make(map[string]edge),
 		marks: make(map[*vertex]*mark), lines: make(map[string][]lineRange), located: make(map[string]bool), follow: make(map[string][]string),
+		asked: make(map[*vertex][]string),
 	}
 	// What came in through a context was made canonical by its own target.
 	for _, dep := range r.u.after {
 		for _, other := range dep.runs {
 			for _, v := range other.graph.order {
 				c.known[v.id] = v
+			}
+			for v, addresses := range other.graph.asked {
+				c.asked[v] = slices.Clip(addresses)
 			}
 		}
 	}
@@ -119,7 +131,7 @@ func newCanonicalizer(r *run) *canonicalizer {
 
 // run rewrites what the frontend made.
 func (c *canonicalizer) run(conv *conversion) (*graph, error) {
-	g := &graph{marks: c.marks}
+	g := &graph{marks: c.marks, asked: c.asked}
 	var err error
 	if g.root, err = c.rewriteAll(conv.def, false); err != nil {
 		return nil, err
@@ -226,6 +238,9 @@ func (c *canonicalizer) rewrite(id string, op *pb.Op, meta *pb.OpMetadata, scan 
 	if err != nil {
 		return nil, err
 	}
+	if d.asked != "" && !slices.Contains(c.asked[v], d.asked) {
+		c.asked[v] = append(c.asked[v], d.asked)
+	}
 	c.mark(v, d, id, meta)
 	return v, nil
 }
@@ -263,13 +278,18 @@ func (c *canonicalizer) mark(v *vertex, d *draft, id string, meta *pb.OpMetadata
 			m.name = instruction(meta.Description["llb.customname"])
 		}
 	}
+	if d.proxy != nil {
+		m.proxy = d.proxy
+	}
 	if meta != nil {
 		m.noCache = m.noCache || meta.IgnoreCache
 		if meta.LinuxResources != nil {
 			m.limits = meta.LinuxResources
 		}
 	}
-	if v.local == nil {
+	if v.local != nil {
+		m.follow = c.follow[id]
+	} else {
 		m.lines = append(m.lines, d.lines...)
 		m.own = m.own || c.located[id]
 	}

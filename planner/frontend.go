@@ -318,6 +318,9 @@ func (u *unit) frontendOpts() map[string]string {
 		u.errorf(t.At("network"), "Unknown network mode", "%q is none of default, none and host.", t.Network)
 	}
 	u.resourceOpts(opts)
+	if several, err := strconv.ParseBool(t.Args["BUILDKIT_MULTI_PLATFORM"]); err == nil && !several && len(t.Platforms) > 1 {
+		u.errorf(t.At("platforms"), "Too many platforms", "BUILDKIT_MULTI_PLATFORM=%s asks for one platform, and there are %d.", t.Args["BUILDKIT_MULTI_PLATFORM"], len(t.Platforms))
+	}
 	for _, name := range t.Platforms {
 		if _, err := platforms.Parse(name); err != nil {
 			u.errorf(t.At("platforms"), "Invalid platform", "%q: %v. A platform is written as linux/amd64 or linux/arm/v7.", name, err)

@@ -127,7 +127,7 @@ secret
 		t.Errorf("RUN stands %d times: what one target copies changes another", len(got))
 	}
 	l := step(t, p, "load").Local
-	if diff := cmp.Diff(&Local{Dir: root, Exclude: []string{"secret"}}, l); diff != "" {
+	if diff := cmp.Diff(&Local{Dir: root, Exclude: []string{"secret"}, Follow: []string{"a", "b", "shared"}}, l); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -44,6 +44,9 @@ type Options struct {
 	// Agent opens an SSH agent that listens on a socket until done is called; nil
 	// has none.
 	Agent func(ctx context.Context, s config.SSH) (socket string, done func(), err error)
+	// Device says of a device that a RUN asks for whether this machine has it, and
+	// whether everybody may use it; nil has none.
+	Device func(ctx context.Context, name string) (there, free bool)
 }
 
 func (o Options) withDefaults(project *config.Project) Options {

@@ -55,20 +55,60 @@ func (c *canonicalizer) refuseExec(exec *pb.ExecOp, d *draft) error {
 	case exec.Meta.CgroupParent != "":
 		return c.unsupported(d, "A cgroup parent", "")
 	}
+	return c.devices(exec, d)
+}
+
+// devices leaves a RUN the devices that its target may have. Others are forbidden, unless
+// the machine has none of that name, and the RUN can do without.
+func (c *canonicalizer) devices(exec *pb.ExecOp, d *draft) error {
+	var granted []*pb.CDIDevice
 	for _, dev := range exec.CdiDevices {
-		if !c.entitled("device") && !c.entitled("device="+dev.Name) {
+		name, ok := c.entitledDevice(dev.Name)
+		there := false
+		if u := c.r.u; !ok && u.opt.Device != nil {
+			there, ok = u.opt.Device(u.ctx, dev.Name)
+			name = dev.Name
+		}
+		switch {
+		case ok:
+			dev.Name = name
+			granted = append(granted, dev)
+		case there || !dev.Optional:
 			return c.forbidden(d, "RUN --device="+dev.Name, "device="+dev.Name)
 		}
 	}
+	exec.CdiDevices = granted
 	return nil
+}
+
+// entitledDevice is the name of a device, given the one that a RUN has for it. ok says
+// that the target is entitled to it.
+func (c *canonicalizer) entitledDevice(name string) (_ string, ok bool) {
+	for _, e := range c.r.u.cfg.Entitlements {
+		key, value, named := strings.Cut(e, "=")
+		if key != "device" {
+			continue
+		}
+		if !named {
+			return name, true
+		}
+		fields := strings.Split(value, ",")
+		for _, f := range fields[1:] {
+			if f == "alias="+name {
+				return fields[0], true
+			}
+		}
+		kind, all := strings.CutSuffix(fields[0], "=*")
+		if of, _, _ := strings.Cut(name, "="); fields[0] == name || all && of == kind {
+			return name, true
+		}
+	}
+	return "", false
 }
 
 // entitled reports whether the target has a right.
 func (c *canonicalizer) entitled(to string) bool {
-	return slices.ContainsFunc(c.r.u.cfg.Entitlements, func(e string) bool {
-		e, _, _ = strings.Cut(e, ",") // device=NAME,alias=...
-		return e == to
-	})
+	return slices.Contains(c.r.u.cfg.Entitlements, to)
 }
 
 func (c *canonicalizer) forbidden(d *draft, what, entitlement string) error {
@@ -313,10 +353,13 @@ func sortMounts(d *draft, exec *pb.ExecOp) {
 }
 
 // dropConstraints leaves out what makes no difference: worker filters, of which
-// there are none, and the platform of operations that only handle files. A
+// there are none, proxies, and the platform of operations that only handle files. A
 // COPY into a scratch image is the same for every platform.
 func (c *canonicalizer) dropConstraints(d *draft) error {
 	d.op.Constraints = nil
+	if meta := d.op.GetExec().GetMeta(); meta != nil {
+		d.proxy, meta.ProxyEnv = meta.ProxyEnv, nil
+	}
 	if d.op.Platform == nil {
 		return nil
 	}

@@ -86,6 +86,9 @@ type Step struct {
 	// Limits are what the step's process may use; nil sets none. They do not change
 	// what the step is.
 	Limits *pb.LinuxResources
+	// Proxy are the proxies of the target's arguments that the Dockerfile does not
+	// declare; nil if there are none. They do not change what the step is.
+	Proxy *pb.ProxyEnv
 	// SSH says which SSH agents or keys the step may ask for, by id.
 	SSH map[string]config.SSH
 }
@@ -123,6 +126,9 @@ type Local struct {
 	Dir string
 	// Exclude are the patterns of its ignore file, in their order.
 	Exclude []string
+	// Follow are the paths that Dockerfiles name of it, sorted; empty means all of it.
+	// They do not change what the step is.
+	Follow []string
 }
 
 // Stage is a Dockerfile stage for one platform and one set of arguments.
@@ -186,6 +192,8 @@ type Result struct {
 	Layers []Input
 	// Epoch is set when SOURCE_DATE_EPOCH is.
 	Epoch *time.Time
+	// Materials are what it is made of that comes from URLs and git repositories.
+	Materials []Material
 	// SBOM is the step that looks at the file tree and leaves a directory of in-toto
 	// statements about it. Its Step is nil if nobody asks for an SBOM.
 	SBOM Input

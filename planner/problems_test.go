@@ -102,9 +102,9 @@ func TestProblems(t *testing.T) {
 			"Dockerfile:2:1-2:29 error: RUN --security=insecure is not allowed: The target other needs entitlements = [\"security.insecure\"], and the build --allow security.insecure.\n",
 	}, {
 		name:       "device",
-		dockerfile: "FROM alpine:3\nRUN --device=vendor.test/gpu=0 true\n",
-		want: "Dockerfile:2:1-2:36 error: RUN --device=vendor.test/gpu=0 is not allowed: The target app needs entitlements = [\"device=vendor.test/gpu=0\"], and the build --allow device=vendor.test/gpu=0.\n" +
-			"Dockerfile:2:1-2:36 error: RUN --device=vendor.test/gpu=0 is not allowed: The target other needs entitlements = [\"device=vendor.test/gpu=0\"], and the build --allow device=vendor.test/gpu=0.\n",
+		dockerfile: "FROM alpine:3\nRUN --device=vendor.test/gpu=0,required true\n",
+		want: "Dockerfile:2:1-2:45 error: RUN --device=vendor.test/gpu=0 is not allowed: The target app needs entitlements = [\"device=vendor.test/gpu=0\"], and the build --allow device=vendor.test/gpu=0.\n" +
+			"Dockerfile:2:1-2:45 error: RUN --device=vendor.test/gpu=0 is not allowed: The target other needs entitlements = [\"device=vendor.test/gpu=0\"], and the build --allow device=vendor.test/gpu=0.\n",
 	}, {
 		name:       "syntax",
 		dockerfile: "# syntax=example.test/my/frontend:1\n" + simple,

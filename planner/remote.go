@@ -219,7 +219,7 @@ func (c *canonicalizer) resolveRemotes(ops []*pb.Op, ids []string) error {
 	problems := make([]*remoteError, len(ops))
 	for i, op := range ops {
 		src := op.GetSource()
-		if src == nil || !isHTTP(src.Identifier) && !strings.HasPrefix(src.Identifier, gitScheme) {
+		if !isRemote(src) {
 			continue
 		}
 		g.Go(func() error {
@@ -263,32 +263,21 @@ func (c *canonicalizer) resolveRemotes(ops []*pb.Op, ids []string) error {
 // hash of a commit. Credentials and what else does not change it stay behind.
 func (c *canonicalizer) canonicalRemote(d *draft) error {
 	src := d.op.GetSource()
-	switch {
-	case src == nil:
+	if !isRemote(src) {
 		return nil
-	case isHTTP(src.Identifier):
-		want, err := remoteFile(src)
-		if err != nil {
-			return err
-		}
-		f, err := c.r.u.remotes.file(want, c.r.u.cfg)
-		if err != nil {
-			return err
-		}
-		d.file, d.name = f, "fetch "+withoutUser(f.URL)
-		d.op.Op = &pb.Op_Source{Source: canonicalFile(f)}
-	case strings.HasPrefix(src.Identifier, gitScheme):
-		want, err := remoteTree(src)
-		if err != nil {
-			return err
-		}
-		t, err := c.r.u.remotes.tree(want, c.r.u.cfg)
-		if err != nil {
-			return err
-		}
-		d.tree, d.name = t, "fetch "+remote.Redact(t.Remote)+" "+t.Commit[:12]
-		d.op.Op = &pb.Op_Source{Source: canonicalTree(t, strings.TrimPrefix(src.Identifier, gitScheme))}
 	}
+	m, err := c.r.u.material(src)
+	if err != nil {
+		return err
+	}
+	d.asked, d.file, d.tree = m.Address, m.File, m.Tree
+	if f := m.File; f != nil {
+		d.name = "fetch " + withoutUser(f.URL)
+		d.op.Op = &pb.Op_Source{Source: canonicalFile(f)}
+		return nil
+	}
+	d.name = "fetch " + remote.Redact(m.Tree.Remote) + " " + m.Tree.Commit[:12]
+	d.op.Op = &pb.Op_Source{Source: canonicalTree(m.Tree, strings.TrimPrefix(src.Identifier, gitScheme))}
 	return nil
 }
 

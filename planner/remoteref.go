@@ -36,6 +36,13 @@ func (r *run) remoteRef(ops []*pb.Op) (client.Reference, error) {
 			unpack = true
 		}
 	}
+	if isRemote(src) {
+		m, err := r.u.material(src)
+		if err != nil {
+			return nil, &remoteError{name: remote.Redact(m.Address), err: err}
+		}
+		r.read = append(r.read, m)
+	}
 	switch {
 	case src == nil:
 	case strings.HasPrefix(src.Identifier, gitScheme):

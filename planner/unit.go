@@ -86,6 +86,7 @@ type run struct {
 	pins        pins
 	layouts     map[string]string // directories of contexts, by what the frontend calls them
 	missing     missing
+	read        []Material // where the Dockerfile comes from
 
 	converted *conversion
 	graph     *graph

@@ -160,7 +160,7 @@ func (r *run) describe(ctx context.Context, d *delivery) error {
 			return err
 		}
 		platform := ""
-		if len(d.exports) > 1 {
+		if d.several() {
 			platform = platforms.FormatAll(x.result.Platform)
 		}
 		d.result.Provenance[platform] = raw
@@ -257,13 +257,27 @@ func request(x *export) provenancetypes.Parameters {
 		Args: maps.Clone(x.target.Asked),
 	}
 	p.Args["filename"] = filepath.Base(t.Dockerfile)
+	if remoteContext(t) {
+		p.Args["context"] = t.Context.Value
+		if !filepath.IsAbs(t.Dockerfile) && t.DockerfileInline == nil {
+			p.Args["filename"] = t.Dockerfile
+		}
+	}
 	if p.Args["target"] == "" {
 		delete(p.Args, "target")
+	}
+	if v := t.Args[argSeveral]; v != "" {
+		p.Args["multi-platform"] = v // as the frontend has it
 	}
 	for name, c := range t.Contexts {
 		p.Args["context:"+name] = asContext(name, c)
 	}
 	return p
+}
+
+// remoteContext reports whether a target's build context is on no disk of this host.
+func remoteContext(t *config.Target) bool {
+	return t.Context.Kind == config.ContextGit || t.Context.Kind == config.ContextHTTP
 }
 
 // asContext is a named context as a frontend is told of it, without places on this host.
@@ -290,16 +304,33 @@ func captureSources(c *provenance.Capture, x *export, steps []*planner.Step) {
 			addImage(c, s.Image)
 		case s.Local != nil:
 			c.AddLocal(provenancetypes.LocalSource{Name: contextName(x, s.Local)})
-		case s.Op.GetSource() != nil:
-			// Its digest is not known to the plan.
-			c.IncompleteMaterials = true
 		case s.Op.GetExec() != nil:
 			captureExec(c, s.Op.GetExec())
 		}
 	}
-	if k := x.target.Config.Context.Kind; k != config.ContextGit && k != config.ContextHTTP {
+	for _, m := range x.result.Materials {
+		captureRemote(c, m)
+	}
+	if !remoteContext(x.target.Config) {
 		c.AddLocal(provenancetypes.LocalSource{Name: "context"}) // where the ignore file is
 		c.AddLocal(provenancetypes.LocalSource{Name: "dockerfile"})
+	}
+}
+
+// captureRemote notes what comes from a server.
+func captureRemote(c *provenance.Capture, m planner.Material) {
+	if m.File != nil {
+		c.AddHTTP(provenancetypes.HTTPSource{URL: m.Address, Digest: m.File.Digest})
+		return
+	}
+	c.AddGit(provenancetypes.GitSource{URL: m.Address, Commit: m.Tree.Object})
+	for _, id := range []string{m.Tree.AuthToken, m.Tree.AuthHeader} {
+		if id != "" {
+			c.AddSecret(provenancetypes.Secret{ID: id, Optional: true})
+		}
+	}
+	if m.Tree.SSH != "" {
+		c.AddSSH(provenancetypes.SSH{ID: m.Tree.SSH, Optional: true})
 	}
 }
 

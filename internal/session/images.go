@@ -84,6 +84,15 @@ func (i *images) fetcher(ctx context.Context) (*remote.Fetcher, error) {
 	return engine.Fetcher(), nil
 }
 
+// device is the engine's. Without one there is none.
+func (i *images) device(ctx context.Context, name string) (there, free bool) {
+	engine, err := i.engine(ctx)
+	if err != nil {
+		return false, false
+	}
+	return engine.Device(name)
+}
+
 // engineError is what was wrong with the engine, if anybody has asked for it.
 func (i *images) engineError() error {
 	i.mu.Lock()

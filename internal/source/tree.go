@@ -8,6 +8,7 @@
 package source
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,6 +20,7 @@ import (
 
 	rootfs "github.com/containerd/continuity/fs"
 	"github.com/moby/patternmatcher"
+	"github.com/tonistiigi/fsutil"
 	fscopy "github.com/tonistiigi/fsutil/copy"
 )
 
@@ -80,7 +82,7 @@ func (t Tree) Resolve(sel Selection) ([]string, error) {
 		var err error
 		matches, err = t.expand(p, sel.FollowLinks)
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, &NotFoundError{Path: beforeWildcard(p)}
+			return nil, &NotFoundError{Path: BeforeWildcard(p)}
 		}
 		if err != nil {
 			return nil, err
@@ -124,12 +126,42 @@ func (t Tree) Resolve(sel Selection) ([]string, error) {
 	return kept, nil
 }
 
-// beforeWildcard is the directory that the matches of a pattern are in.
-func beforeWildcard(pattern string) string {
+// BeforeWildcard is the directory that the matches of a pattern are in, from the tree's
+// root.
+func BeforeWildcard(pattern string) string {
+	pattern = clean(pattern)
 	if i := strings.IndexAny(pattern, "*?["); i >= 0 {
 		pattern = pattern[:i]
 	}
 	return clean(pattern[:strings.LastIndex(pattern, "/")+1])
+}
+
+// Named reports whether a directory is the root, or among what paths stand for, wildcards
+// and links included, with all that leads there.
+func (t Tree) Named(ctx context.Context, dir string, paths []string) (bool, error) {
+	dir = strings.TrimPrefix(clean(dir), "/")
+	if dir == "" {
+		return true, nil
+	}
+	all, err := fsutil.NewFS(t.Dir)
+	if err != nil {
+		return false, err
+	}
+	some, err := fsutil.NewFilterFS(all, &fsutil.FilterOpt{ExcludePatterns: t.Exclude, FollowPaths: paths})
+	if err != nil {
+		return false, err
+	}
+	errFound := errors.New("found")
+	err = some.Walk(ctx, "", func(p string, _ fs.DirEntry, err error) error {
+		if err == nil && filepath.ToSlash(p) == dir {
+			return errFound
+		}
+		return err
+	})
+	if errors.Is(err, errFound) {
+		return true, nil
+	}
+	return false, err
 }
 
 // expand lists what a pattern matches. It reads the directories that can have

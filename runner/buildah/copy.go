@@ -51,7 +51,7 @@ func (f *fileJob) copy(layer *stepLayer, a *pb.FileActionCopy, from int) (err er
 	if err != nil {
 		var none *source.NotFoundError
 		if errors.As(err, &none) && none.Pattern && a.AllowEmptyWildcard {
-			return nil
+			return f.named(tree, a.Src, from)
 		}
 		return err
 	}
@@ -80,6 +80,21 @@ func (f *fileJob) copy(layer *stepLayer, a *pb.FileActionCopy, from int) (err er
 		}
 	}
 	return nil
+}
+
+// named makes sure that the directory in which nothing matches a pattern is one that
+// BuildKit would have: it has of a build context what the Dockerfile names, if that is
+// there, with the directories that lead to it.
+func (f *fileJob) named(tree source.Tree, pattern string, from int) error {
+	if from < 0 || f.refs[from].input.Local == nil || len(f.refs[from].input.Local.Follow) == 0 {
+		return nil
+	}
+	dir := source.BeforeWildcard(pattern)
+	there, err := tree.Named(f.ctx, dir, f.refs[from].input.Local.Follow)
+	if err == nil && !there {
+		err = &source.NotFoundError{Path: dir}
+	}
+	return err
 }
 
 // unpackMatch unpacks a match if ADD does so with it.

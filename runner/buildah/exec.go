@@ -95,7 +95,7 @@ func (x *execJob) run(ctx context.Context, root string) error {
 	}
 	x.spec = baseSpec(inUserNamespace(), net)
 	x.spec.Root.Path = root
-	if err := setProcess(x.spec, x.op.Meta, root); err != nil {
+	if err := setProcess(x.spec, x.op.Meta, x.job.Step.Proxy, root); err != nil {
 		return err
 	}
 	if x.foreign != nil && !native(root, x.spec.Process) {

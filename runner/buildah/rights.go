@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/solver/llbsolver/cdidevices"
@@ -72,11 +73,11 @@ func (x *execJob) setDevices() error {
 	if len(x.op.CdiDevices) == 0 {
 		return nil
 	}
-	cache, err := cdi.NewCache(cdi.WithAutoRefresh(false))
+	manager, err := describedDevices()
 	if err != nil {
-		return fmt.Errorf("reading the descriptions of devices: %w", err)
+		return err
 	}
-	if err := cdidevices.NewManager(cache, nil).InjectDevices(x.spec, x.op.CdiDevices...); err != nil {
+	if err := manager.InjectDevices(x.spec, x.op.CdiDevices...); err != nil {
 		var names []string
 		for _, d := range x.op.CdiDevices {
 			names = append(names, d.Name)
@@ -84,6 +85,34 @@ func (x *execJob) setDevices() error {
 		return fmt.Errorf("the device %s: %w (devices are described in /etc/cdi and /run/cdi)", strings.Join(names, ", "), err)
 	}
 	return nil
+}
+
+// describedDevices are those that the machine has descriptions of.
+func describedDevices(opt ...cdi.Option) (*cdidevices.Manager, error) {
+	cache, err := cdi.NewCache(append(opt, cdi.WithAutoRefresh(false))...)
+	if err != nil {
+		return nil, fmt.Errorf("reading the descriptions of devices: %w", err)
+	}
+	return cdidevices.NewManager(cache, nil), nil
+}
+
+// Device reports whether the machine has a device, and whether its description lets
+// everybody use it.
+func (e *Engine) Device(name string) (there, free bool) {
+	manager, err := describedDevices()
+	if err != nil {
+		e.log.Warn("the devices of this machine are not known", "error", err)
+		return false, false
+	}
+	return describedDevice(manager, name)
+}
+
+func describedDevice(m *cdidevices.Manager, name string) (there, free bool) {
+	found, err := m.FindDevices(&pb.CDIDevice{Name: name, Optional: true})
+	if err != nil || len(found) == 0 {
+		return false, false
+	}
+	return true, !slices.ContainsFunc(found, func(d string) bool { return !m.GetDevice(d).AutoAllow })
 }
 
 // setLimits sets the limits of the target's resources, where there is a cgroup to

@@ -124,7 +124,7 @@ func rlimits() []specs.POSIXRlimit {
 
 // setProcess fills in what the RUN says of its process. root is the mounted tree,
 // in which users are looked up.
-func setProcess(spec *specs.Spec, meta *pb.Meta, root string) error {
+func setProcess(spec *specs.Spec, meta *pb.Meta, proxy *pb.ProxyEnv, root string) error {
 	u, err := lookupUser(root, meta.User)
 	if err != nil {
 		return err
@@ -151,7 +151,7 @@ func setProcess(spec *specs.Spec, meta *pb.Meta, root string) error {
 	if !slices.ContainsFunc(p.Env, func(kv string) bool { return strings.HasPrefix(kv, "PATH=") }) {
 		p.Env = append(p.Env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	}
-	p.Env = append(p.Env, proxies(meta.ProxyEnv)...)
+	p.Env = append(p.Env, proxies(proxy)...)
 	if !slices.ContainsFunc(p.Env, func(kv string) bool { return strings.HasPrefix(kv, "HOME=") }) {
 		p.Env = append(p.Env, "HOME="+u.Home)
 	}
