@@ -46,7 +46,7 @@ func TestEnvironmentIsDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Arguments of Dockerfiles, names that bake's language has, parts of names.
-	others := []string{"BUILDKIT_CACHE_MOUNT_NS", "BUILDKIT_SCAN_", "BUILDKIT_SYNTAX", "BAKE_CMD_CONTEXT", "BAKE_LOCAL_PLATFORM", "BUILDX_BAKE_"}
+	others := []string{"BUILDKIT_CACHE_MOUNT_NS", "BUILDKIT_INLINE_CACHE", "BUILDKIT_MULTI_PLATFORM", "BUILDKIT_SCAN_", "BUILDKIT_SYNTAX", "BAKE_CMD_CONTEXT", "BAKE_LOCAL_PLATFORM", "BUILDX_BAKE_"}
 	name := regexp.MustCompile(`"((?:BAKE|BUILDAH|BUILDKIT|BUILDX|EXPERIMENTAL|ZBUILD)_[A-Z_]+)`)
 	found := 0
 	for _, room := range []string{"cmd", "config", "internal", "planner", "runner"} {
