@@ -328,8 +328,8 @@ func (l *live) build(ctx context.Context, o order, start time.Time, out *outcome
 	out.canceled = ctx.Err() != nil
 	l.settle(g, affected, prints)
 	l.opt.observe(Finished{Started: started, Generation: g, Canceled: out.canceled, Duration: l.s.opt.Now().Sub(start)})
-	l.images.note(g.Result)
 	if l.opt.Prune {
+		l.images.note(g.Result)
 		l.prune(ctx)
 	}
 }

@@ -15,20 +15,23 @@ import (
 	"github.com/zbuild/zbuild/runner"
 )
 
+// reopen opens the store in a directory as another process would, whose mounts are left
+// when it is killed.
+func reopen(t *testing.T, dir string) *Engine {
+	t.Helper()
+	e, err := Open(t.Context(), Options{Root: filepath.Join(dir, "root"), RunRoot: filepath.Join(dir, "run"), Driver: "overlay"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unmountBelow(dir) })
+	return e
+}
+
 // A kill in the middle of recording an image leaves an image without its parts. The
 // next start removes it; and if it is made again before that, it is made whole.
 func TestHalfMadeImages(t *testing.T) {
 	dir := t.TempDir()
-	start := func() *Engine {
-		t.Helper()
-		e, err := Open(t.Context(), Options{Root: filepath.Join(dir, "root"), RunRoot: filepath.Join(dir, "run"), Driver: "overlay"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { unmountBelow(dir) })
-		return e
-	}
-	e := start()
+	e := reopen(t, dir)
 	base := tinyRoot(t, e)
 	platform := ocispecs.Platform{OS: "linux", Architecture: "amd64"}
 	commit := func(format string) (img, list *runner.Image) {
@@ -101,7 +104,7 @@ func TestHalfMadeImages(t *testing.T) {
 			if err := e.proc.lock.Close(); err != nil { // as if it were dead
 				t.Fatal(err)
 			}
-			e = start()
+			e = reopen(t, dir)
 			for id := range keys {
 				if _, err := e.store.Image(id); !errors.Is(err, storage.ErrImageUnknown) {
 					t.Errorf("%s with %d parts: the next start leaves the image: %v", format, has, err)
@@ -118,7 +121,7 @@ func TestHalfMadeImages(t *testing.T) {
 	if err := e.proc.lock.Close(); err != nil {
 		t.Fatal(err)
 	}
-	e = start()
+	e = reopen(t, dir)
 	for _, made := range []*runner.Image{img, list} {
 		if !e.store.Exists(made.ID.Encoded()) {
 			t.Error("an image that was whole is gone")

@@ -36,25 +36,24 @@ func (e *Engine) Drop(_ context.Context, image *runner.Image) error {
 	if listed {
 		return fmt.Errorf("image %s: a list of images has it: %w", id, runner.ErrInUse)
 	}
-	// The store forgets the image first: who is killed after that leaves layers that
-	// nobody knows any more.
+	// The store forgets the image first: who is killed after that, or cannot remove a
+	// layer, leaves some that nobody knows any more. Those stay in the journal.
 	layers, err := e.store.DeleteImage(id, false)
-	defer func() {
-		for _, l := range layers {
-			e.proc.end(l)
-		}
-	}()
 	for _, l := range layers {
 		err = errors.Join(err, e.proc.begin(l))
 	}
 	if err == nil {
 		_, err = e.store.DeleteImage(id, true)
 	}
-	switch {
-	case errors.Is(err, storage.ErrImageUsedByContainer):
-		return fmt.Errorf("image %s: a container was made of it: %w", id, runner.ErrInUse)
-	case err != nil && !errors.Is(err, storage.ErrImageUnknown):
+	used := errors.Is(err, storage.ErrImageUsedByContainer)
+	if err != nil && !used && !errors.Is(err, storage.ErrImageUnknown) {
 		return fmt.Errorf("removing image %s: %w", id, err)
+	}
+	for _, l := range layers {
+		e.proc.end(l)
+	}
+	if used {
+		return fmt.Errorf("image %s: a container was made of it: %w", id, runner.ErrInUse)
 	}
 	return nil
 }

@@ -102,16 +102,7 @@ func TestDrop(t *testing.T) {
 // layers.
 func TestDropKilled(t *testing.T) {
 	dir := t.TempDir()
-	start := func() *Engine {
-		t.Helper()
-		e, err := Open(t.Context(), Options{Root: filepath.Join(dir, "root"), RunRoot: filepath.Join(dir, "run"), Driver: "overlay"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { unmountBelow(dir) })
-		return e
-	}
-	e := start()
+	e := reopen(t, dir)
 	base := tinyRoot(t, e)
 	s, _ := do(t, e, execOp(nil, "sh", "-c", "echo > /file"), runner.Input{Snapshot: base})
 	for _, forgotten := range []bool{false, true} {
@@ -139,7 +130,7 @@ func TestDropKilled(t *testing.T) {
 		if err := e.proc.lock.Close(); err != nil {
 			t.Fatal(err)
 		}
-		e = start()
+		e = reopen(t, dir)
 		for _, l := range layers {
 			if e.store.Exists(l) == forgotten {
 				t.Errorf("the image is gone, and its layer is there: %t", forgotten)
