@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 )
 
@@ -64,21 +63,7 @@ func TestRemoteMaterials(t *testing.T) {
 				archive.Files = append(archive.Files, txtar.File{Name: "zbuild.hcl", Data: fmt.Appendf(nil, "target \"default\" {\n  attest = [\"type=provenance,mode=%s\"]\n  output = [\"type=registry\"]\n%s\n}\n", mode, more)})
 				tc := &testCase{name: base, targets: []string{"default"}, archive: archive}
 				check(t, tc.unpack(t.Context(), dir, places))
-				var pushed [2]any
-				for i, program := range []string{"zbuild", "buildkit"} {
-					o := s.build(t.Context(), t, tc, dir, program, "--metadata-file", program+".json")
-					if o.err != nil {
-						t.Fatalf("%s: %v\n%s", program, o.err, o.output)
-					}
-					pushed[i] = s.everything(t, o.image, "default")
-				}
-				if d := cmp.Diff(pushed[1], pushed[0]); d != "" {
-					t.Errorf("attestations (-buildkit +zbuild):\n%s", d)
-				}
-				ours, theirs := metadata(t, filepath.Join(dir, "zbuild.json")), metadata(t, filepath.Join(dir, "buildkit.json"))
-				if d := cmp.Diff(theirs, ours); d != "" {
-					t.Errorf("metadata (-buildkit +zbuild):\n%s", d)
-				}
+				s.compareAttested(t, tc, dir)
 			})
 		}
 	}

@@ -119,23 +119,29 @@ func TestAttestations(t *testing.T) {
 				check(t, os.WriteFile(filepath.Join(dir, file), []byte(content), 0o644))
 			}
 			check(t, age(dir))
-			var pushed [2]any
-			for i, program := range []string{"zbuild", "buildkit"} {
-				tc := &testCase{name: filepath.Base(dir), targets: []string{"default"}}
-				o := s.build(t.Context(), t, tc, dir, program, "--metadata-file", program+".json")
-				if o.err != nil {
-					t.Fatalf("%s: %v\n%s", program, o.err, o.output)
-				}
-				pushed[i] = s.everything(t, o.image, "default")
-			}
-			if d := cmp.Diff(pushed[1], pushed[0]); d != "" {
-				t.Errorf("attestations (-buildkit +zbuild):\n%s", d)
-			}
-			ours, theirs := metadata(t, filepath.Join(dir, "zbuild.json")), metadata(t, filepath.Join(dir, "buildkit.json"))
-			if d := cmp.Diff(theirs, ours); d != "" {
-				t.Errorf("metadata (-buildkit +zbuild):\n%s", d)
-			}
+			s.compareAttested(t, &testCase{name: filepath.Base(dir), targets: []string{"default"}}, dir)
 		})
+	}
+}
+
+// compareAttested has both build the project in a directory, and compares what they push
+// and what they say of it.
+func (s *suite) compareAttested(t *testing.T, tc *testCase, dir string) {
+	t.Helper()
+	var pushed [2]any
+	for i, program := range []string{"zbuild", "buildkit"} {
+		o := s.build(t.Context(), t, tc, dir, program, "--metadata-file", program+".json")
+		if o.err != nil {
+			t.Fatalf("%s: %v\n%s", program, o.err, o.output)
+		}
+		pushed[i] = s.everything(t, o.image, "default")
+	}
+	if d := cmp.Diff(pushed[1], pushed[0]); d != "" {
+		t.Errorf("attestations (-buildkit +zbuild):\n%s", d)
+	}
+	ours, theirs := metadata(t, filepath.Join(dir, "zbuild.json")), metadata(t, filepath.Join(dir, "buildkit.json"))
+	if d := cmp.Diff(theirs, ours); d != "" {
+		t.Errorf("metadata (-buildkit +zbuild):\n%s", d)
 	}
 }
 
