@@ -65,7 +65,7 @@ func (a *app) run(args []string) error {
 	if complete(parser, a) {
 		return nil
 	}
-	verb, err := parser.Parse(helpVerb(terraformFlags(args)))
+	verb, err := parser.Parse(otherVerbs(terraformFlags(args)))
 	if err != nil {
 		return usage(fmt.Errorf("%w\nTry 'zbuild --help'", commandLineError(err, parser, args)))
 	}
@@ -98,13 +98,20 @@ func terraformFlags(args []string) []string {
 	return args
 }
 
-// helpVerb are the arguments, with 'zbuild help' and 'zbuild help VERB', as many
-// programs have it, made into --help.
-func helpVerb(args []string) []string {
-	if len(args) == 0 || args[0] != "help" {
+// otherVerbs are the arguments, with 'zbuild help' and 'zbuild help VERB', as many
+// programs have it, made into --help, and buildx's short name for bake into that. As an
+// alias of the parser's it would be in every message.
+func otherVerbs(args []string) []string {
+	if len(args) == 0 {
 		return args
 	}
-	return append(slices.Clone(args[1:]), "--help")
+	switch args[0] {
+	case "help":
+		return append(slices.Clone(args[1:]), "--help")
+	case "f":
+		return append([]string{"bake"}, args[1:]...)
+	}
+	return args
 }
 
 // styleOf finds out what the terminal can do. NO_COLOR and CLICOLOR_FORCE are

@@ -46,7 +46,7 @@ type cli struct {
 
 	Diagnostics string `hidden:"" enum:"text,json" default:"text" help:"What --format was called."`
 
-	Bake       bakeCmd       `cmd:"" aliases:"f" default:"withargs" help:"Build targets. This is what zbuild does without a command."`
+	Bake       bakeCmd       `cmd:"" default:"withargs" help:"Build targets. This is what zbuild does without a command."`
 	Watch      watchCmd      `cmd:"" help:"Build targets, and again what an edit affects."`
 	Graph      graphCmd      `cmd:"" help:"Show the graph of stages."`
 	List       listCmd       `cmd:"" help:"List targets, groups and variables."`

@@ -61,7 +61,6 @@ func TestVerbs(t *testing.T) {
 		{"--root /x graph api", "graph", []string{"api"}},
 		{"doctor", "doctor", nil},
 		{"version", "version", nil},
-		{"f", "bake", nil},
 		{"--pull api", "bake", []string{"api"}},
 		{"--pull=newer api", "bake", []string{"api"}},
 	} {
