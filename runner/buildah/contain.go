@@ -82,13 +82,16 @@ func (e *Engine) contain(ctx context.Context, x *execJob) error {
 	if err == nil {
 		return nil
 	}
-	// It is still there if the runtime failed, or was killed itself: the system does so
-	// when memory is short.
-	e.delete(x.iso.runtime, state, id)
 	if why := runtimeError(logFile); why != "" {
-		return startError(why, x.spec.Process.Args)
+		err = startError(why, x.spec.Process.Args)
+	} else {
+		err = exitError(err)
 	}
-	return exitError(err)
+	err = orScarce(err, e.proc.dir) // before something is removed from there
+	// The container is still there if the runtime failed, or was killed itself: the
+	// system does so when memory is short.
+	e.delete(x.iso.runtime, state, id)
+	return err
 }
 
 // kill ends a container, or the runtime if it has not come to making one.

@@ -120,13 +120,25 @@ func (e *Engine) keepReserve() {
 }
 
 // isScarce reports whether the store's disk is as good as full.
-func (e *Engine) isScarce() bool {
+func (e *Engine) isScarce() bool { return scarceAt(e.store.GraphRoot()) }
+
+// scarceAt reports whether the file system of a directory is as good as full.
+func scarceAt(dir string) bool {
 	var st unix.Statfs_t
-	if err := unix.Statfs(e.store.GraphRoot(), &st); err != nil {
+	if err := unix.Statfs(dir, &st); err != nil {
 		return false
 	}
 	free := int64(st.Bavail) * int64(st.Bsize) //nolint:unconvert // the types differ by architecture
 	return free < scarceBytes || st.Files > 0 && st.Ffree < scarceInodes
+}
+
+// orScarce adds to an error that there is no room at a directory, if so. A runtime may
+// fail for that and not say it.
+func orScarce(err error, dir string) error {
+	if err == nil || isFull(err) || !scarceAt(dir) {
+		return err
+	}
+	return fmt.Errorf("%w (and at %s there is %w)", err, dir, unix.ENOSPC)
 }
 
 // giveUpReserve makes room. The next start with enough of it makes the reserve again.

@@ -3,10 +3,12 @@
 package buildah
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"go.podman.io/storage/pkg/unshare"
@@ -135,6 +137,37 @@ func TestDiscardOnFullDisk(t *testing.T) {
 	if left, err := os.ReadDir(filepath.Join(e.StateDir(), reserveName)); err != nil || len(left) != reserveFiles {
 		t.Errorf("of the reserve there are %d files, %v", len(left), err)
 	}
+	if err := e.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRunOnFullDisk runs a program where the run directory has no room for all that this
+// takes. Some runtimes do not say so when they cannot write down a container's state.
+func TestRunOnFullDisk(t *testing.T) {
+	dir, leave := fewInodes(t)
+	e, err := Open(t.Context(), Options{Root: filepath.Join(t.TempDir(), "root"), RunRoot: filepath.Join(dir, "run"), Driver: "overlay"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := tinyRoot(t, e)
+	failed := 0
+	for n := uint64(0); ; n++ {
+		leave(n)
+		var out bytes.Buffer
+		_, err := e.Do(t.Context(), job(execOp(nil, "/bin/true", strconv.FormatUint(n, 10)), &out, runner.Input{Snapshot: root}))
+		if err == nil {
+			break
+		}
+		failed++
+		if !isFull(err) && !strings.Contains(out.String(), unix.ENOSPC.Error()) {
+			t.Errorf("with %d left: %v\n%s", n, err, out.String())
+		}
+	}
+	if failed < 5 {
+		t.Errorf("only %d runs failed", failed)
+	}
+	leave(800)
 	if err := e.Close(); err != nil {
 		t.Error(err)
 	}
