@@ -91,9 +91,9 @@ func (e *Engine) hasLayer(id string) bool {
 	if !e.store.Exists(id) {
 		return false
 	}
-	lowers, err := e.lowerDirs(id)
-	if err == nil && len(lowers) > 0 {
-		_, err = os.Lstat(lowers[0])
+	dir, err := e.upperDir(id)
+	if err == nil && dir != "" {
+		_, err = os.Lstat(dir)
 	}
 	return !errors.Is(err, fs.ErrNotExist)
 }
@@ -209,8 +209,7 @@ func (e *Engine) exported(below runner.Snapshot, root string) (io.ReadCloser, er
 
 // canStage reports whether the difference is a directory that can be linked.
 func (e *Engine) canStage(below, s runner.Snapshot) bool {
-	lowers, err := e.lowerDirs(string(s))
-	if err != nil || len(lowers) == 0 {
+	if dir, err := e.upperDir(string(s)); err != nil || dir == "" {
 		return false
 	}
 	layer, err := e.store.Layer(string(s))

@@ -96,13 +96,13 @@ func (e *Engine) mountSnapshot(ctx context.Context, tree source.Tree, list *sour
 		return "", err
 	}
 	defer layer.drop()
-	lowers, err := e.lowerDirs(layer.id)
+	dir, err := e.upperDir(layer.id)
 	if err != nil {
 		return "", err
 	}
 	m := &list.Matches[0]
 	id := digest.FromString("mount\x00" + tree.Dir + "\x00" + m.Path + "\x00" + strings.Join(tree.Exclude, "\n")).Encoded()
-	fill := &filling{e: e, list: list, match: m, dir: lowers[0], dest: mountedName, note: filepath.Join(e.StateDir(), copiesName, id[:2], id)}
+	fill := &filling{e: e, list: list, match: m, dir: dir, dest: mountedName, note: filepath.Join(e.StateDir(), copiesName, id[:2], id)}
 	fill.recall()
 	s, err := layer.freezeAfter(func() error {
 		top := filepath.Join(fill.dir, fill.dest)

@@ -306,6 +306,23 @@ func (e *Engine) lowerDirs(layer string) ([]string, error) {
 	return lowers, nil
 }
 
+// upperDir is the first of a layer's lowerDirs, "" if there are none. It asks nothing of
+// the layers below, which are many where many steps follow one another.
+func (e *Engine) upperDir(layer string) (string, error) {
+	if e.store.GraphDriverName() != "overlay" || e.fuse {
+		return "", nil
+	}
+	dir := filepath.Join(e.store.GraphRoot(), e.store.GraphDriverName(), layer, "diff")
+	if _, err := os.Lstat(dir); err == nil {
+		return dir, nil
+	}
+	lowers, err := e.lowerDirs(layer) // it may lie in another store that is read, too
+	if err != nil || len(lowers) == 0 {
+		return "", err
+	}
+	return lowers[0], nil
+}
+
 // mountOverlayReadOnly uses the mount API of Linux 6.5, which has no limit on the
 // number of layers. It needs two of them at least; an empty one does. thin says that
 // files may have their content in a layer below their own, which the kernel has to be

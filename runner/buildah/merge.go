@@ -70,28 +70,28 @@ func (e *Engine) doMerge(ctx context.Context, op *pb.MergeOp, job runner.Job) ([
 // linkInto makes a fresh layer have what another has that lies on nothing. The
 // files are the same ones.
 func (e *Engine) linkInto(layer *stepLayer, s runner.Snapshot) ([]runner.Snapshot, error) {
-	to, err := e.lowerDirs(layer.id)
+	to, err := e.upperDir(layer.id)
 	if err != nil {
 		return nil, err
 	}
-	from, err := e.lowerDirs(string(s))
+	from, err := e.upperDir(string(s))
 	if err != nil {
 		return nil, err
 	}
 	out, err := layer.freezeAfter(func() error {
 		// The root stays what it is below: an image's layer says nothing of it.
 		var root syscall.Stat_t
-		if err := syscall.Stat(to[0], &root); err != nil {
+		if err := syscall.Stat(to, &root); err != nil {
 			return err
 		}
 		var made graphdriver.DriverWithDifferOutput
-		if err := linkTree(from[0], to[0], &made); err != nil {
+		if err := linkTree(from, to, &made); err != nil {
 			return err
 		}
 		times := []unix.Timespec{unix.Timespec(root.Atim), unix.Timespec(root.Mtim)}
 		return errors.Join(
-			os.Lchown(to[0], int(root.Uid), int(root.Gid)), unix.Chmod(to[0], root.Mode&0o7777),
-			unix.UtimesNanoAt(unix.AT_FDCWD, to[0], times, 0),
+			os.Lchown(to, int(root.Uid), int(root.Gid)), unix.Chmod(to, root.Mode&0o7777),
+			unix.UtimesNanoAt(unix.AT_FDCWD, to, times, 0),
 		)
 	})
 	return []runner.Snapshot{out}, err

@@ -177,11 +177,11 @@ func (e *Engine) attributed(below, s runner.Snapshot) bool {
 	if !e.canStage(below, s) {
 		return true // to find out is no cheaper than to go without
 	}
-	dirs, err := e.lowerDirs(string(s))
+	dir, err := e.upperDir(string(s))
 	if err != nil {
 		return true
 	}
-	err = filepath.WalkDir(dirs[0], func(p string, _ fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}

@@ -107,9 +107,9 @@ func (e *Engine) Usage(_ context.Context, s runner.Snapshot) (int64, error) {
 }
 
 func (e *Engine) measure(layer string) (int64, error) {
-	lowers, err := e.lowerDirs(layer)
-	if err == nil && len(lowers) > 0 {
-		return directory.Size(lowers[0])
+	dir, err := e.upperDir(layer)
+	if err == nil && dir != "" {
+		return directory.Size(dir)
 	}
 	l, err := e.store.Layer(layer)
 	if err != nil {

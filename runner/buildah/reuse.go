@@ -80,8 +80,8 @@ func (f *fileJob) fillable(layer *stepLayer, a *pb.FileActionCopy, m *source.Mat
 // itself was made; nil if that is not in this layer.
 func (f *fileJob) filling(layer *stepLayer, a *pb.FileActionCopy, tree source.Tree, list *source.Listing, owner *fscopy.User, there occupied) (*filling, error) {
 	m := &list.Matches[0]
-	lowers, err := f.e.lowerDirs(layer.id)
-	if err != nil || len(lowers) == 0 {
+	dir, err := f.e.upperDir(layer.id)
+	if err != nil || dir == "" {
 		return nil, err
 	}
 	dest, err := rootfs.RootPath(layer.root, filepath.Clean(a.Dest))
@@ -89,7 +89,7 @@ func (f *fileJob) filling(layer *stepLayer, a *pb.FileActionCopy, tree source.Tr
 		return nil, err
 	}
 	rel := strings.TrimPrefix(dest, layer.root)
-	if info, err := os.Lstat(filepath.Join(lowers[0], rel)); err != nil || !info.IsDir() {
+	if info, err := os.Lstat(filepath.Join(dir, rel)); err != nil || !info.IsDir() {
 		return nil, nil //nolint:nilerr // it is not in this layer
 	}
 	if err := liftDirs(dest, there.dirs); err != nil {
@@ -104,7 +104,7 @@ func (f *fileJob) filling(layer *stepLayer, a *pb.FileActionCopy, tree source.Tr
 		return nil, err
 	}
 	id := digest.FromString(tree.Dir + "\x00" + m.Path + "\x00" + strings.Join(tree.Exclude, "\n") + "\x00" + string(what)).Encoded()
-	fill := &filling{e: f.e, layer: layer.id, list: list, match: m, owner: *owner, mode: change, dir: lowers[0], dest: rel, there: there, note: filepath.Join(f.e.StateDir(), copiesName, id[:2], id)}
+	fill := &filling{e: f.e, layer: layer.id, list: list, match: m, owner: *owner, mode: change, dir: dir, dest: rel, there: there, note: filepath.Join(f.e.StateDir(), copiesName, id[:2], id)}
 	if !f.unpacks {
 		fill.recall()
 	}
@@ -123,15 +123,15 @@ func (c *filling) recall() {
 	if err != nil || !isStepLayer(l) {
 		return
 	}
-	lowers, err := c.e.lowerDirs(string(last.Snapshot))
-	if err != nil || len(lowers) == 0 {
+	dir, err := c.e.upperDir(string(last.Snapshot))
+	if err != nil || dir == "" {
 		return
 	}
 	names := bytes.Split(bytes.TrimSuffix(last.Names, []byte{0}), []byte{0})
 	if len(last.Digests) != 32*len(names) {
 		return
 	}
-	c.from = filepath.Join(lowers[0], c.dest)
+	c.from = filepath.Join(dir, c.dest)
 	c.had = make(map[string][32]byte, len(names))
 	for i, n := range names {
 		c.had[string(n)] = [32]byte(last.Digests[32*i:])

@@ -41,7 +41,7 @@ func (e *Engine) unchanged(below, s runner.Snapshot) (unchanged, error) {
 	if merged, _ := l.Flags[mergedFlag].(bool); merged {
 		return nil, nil
 	}
-	lowers, err := e.lowerDirs(string(s))
+	dir, err := e.upperDir(string(s))
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +50,7 @@ func (e *Engine) unchanged(below, s runner.Snapshot) (unchanged, error) {
 		return nil, err
 	}
 	defer base.close()
-	c := &comparison{upper: lowers[0], lower: base.root, same: make(unchanged)}
+	c := &comparison{upper: dir, lower: base.root, same: make(unchanged)}
 	_, err = c.directory("")
 	return c.same, err
 }
