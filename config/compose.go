@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/consts"
-	"github.com/compose-spec/compose-go/v2/dotenv"
 	composeloader "github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/schema"
 	composetypes "github.com/compose-spec/compose-go/v2/types"
@@ -73,8 +72,8 @@ func isHCLName(name string) bool {
 var looksLikeCompose = regexp.MustCompile(`(?m)^(services|include|x-[a-z-]+)[ \t]*:[ \t\r]*$`)
 
 // composeEnvironment is the environment that Compose files are interpolated with:
-// that of the process, under it the project's file .env, over both --var-file and
-// --var.
+// that of the process, under it the files of --env-file or, as with Compose, without
+// any the project's file .env, over all of them --var-file and --var.
 func (l *loader) composeEnvironment() (composetypes.Mapping, error) {
 	env := composetypes.Mapping{}
 	if !l.envFlag("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP") {
@@ -83,30 +82,37 @@ func (l *loader) composeEnvironment() (composetypes.Mapping, error) {
 			env[name] = value
 		}
 	}
-	path := joinPath(l.project.Dir, ".env")
-	l.project.Files = append(l.project.Files, path)
-	text, err := readRegular(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, beneath.ErrDirectory):
-	case err != nil:
-		return nil, fmt.Errorf(".env: %s", readProblem(err))
-	default:
-		values, err := dotenv.UnmarshalBytesWithLookup(text, func(name string) (string, bool) {
-			value, ok := env[name]
-			return value, ok
-		})
-		if err != nil {
+	files := l.givenEnv
+	if len(l.req.EnvFiles) == 0 {
+		if err := l.readDotEnv(&files, env); err != nil {
 			return nil, fmt.Errorf(".env: %w", err)
 		}
-		for name, value := range values {
-			if _, ok := env[name]; !ok {
-				env[name] = value
-			}
+	}
+	for name, value := range files.values {
+		if _, ok := env[name]; !ok {
+			env[name] = value
 		}
 	}
 	maps.Copy(env, l.givenText())
 	maps.Copy(env, l.req.Vars)
 	return env, nil
+}
+
+// readDotEnv reads the project's file .env, if there is one.
+func (l *loader) readDotEnv(files *envFiles, env composetypes.Mapping) error {
+	path := joinPath(l.project.Dir, ".env")
+	l.project.Files = append(l.project.Files, path)
+	text, err := readRegular(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, beneath.ErrDirectory):
+		return nil
+	case err != nil:
+		return errors.New(readProblem(err))
+	}
+	return files.add(text, func(name string) (string, bool) {
+		value, ok := env[name]
+		return value, ok
+	})
 }
 
 // checkCompose reads one file as Compose, leaving out what only all of them

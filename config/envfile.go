@@ -5,6 +5,8 @@ import (
 	"errors"
 	"math"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/compose-spec/compose-go/v2/dotenv"
@@ -15,23 +17,67 @@ const maxEnv = 1 << 20
 
 var (
 	envAssignment = regexp.MustCompile(`^\s*(?:export\s+)?([\pL\pN_.\-\[\]]+)\s*[=:]`)
+	envLine       = regexp.MustCompile(`^line (\d+)(.*)$`)
 	envReference  = regexp.MustCompile(`\$\{?([\pL_][\pL\pN_]*)`)
 )
 
-// parseEnvFile parses an env-file as Compose does: NAME=VALUE, quotes, comments,
-// and ${NAME} for what was set before or is in the environment.
-func parseEnvFile(text []byte, env func(string) (string, bool)) (map[string]string, error) {
-	if expanded(text, env) > maxEnv {
-		return nil, errors.New("its values are too large, put together by references to one another")
+// envFiles are env-files that were read one after the other.
+type envFiles struct {
+	text   []byte // of all of them
+	values map[string]string
+}
+
+// add parses one more env-file as Compose does: NAME=VALUE, quotes, comments, and
+// ${NAME} for what is in the environment, else for what was set before, in this file
+// or an earlier one. What it sets again it sets anew.
+func (f *envFiles) add(text []byte, env func(string) (string, bool)) error {
+	before := bytes.Count(f.text, []byte("\n"))
+	// The parser only knows what the text that it is given has set before.
+	all := append(slices.Clone(f.text), bytes.TrimPrefix(text, []byte("\ufeff"))...)
+	if expanded(all, env) > maxEnv {
+		return errors.New("its values are too large, put together by references to one another")
 	}
-	vars, err := dotenv.ParseWithLookup(bytes.NewReader(text), env)
+	values, err := dotenv.ParseWithLookup(bytes.NewReader(all), env)
 	if err != nil {
-		// What comes after these words is a line of the file, which may be secret.
-		what, _, _ := strings.Cut(err.Error(), " in variable name")
-		what, _, _ = strings.Cut(what, " value ")
-		return nil, errors.New(what)
+		return envProblem(err, before)
 	}
-	return vars, nil
+	f.text, f.values = append(all, '\n'), values
+	return nil
+}
+
+// envProblem says what is wrong with an env-file that so many lines of other ones
+// were parsed before.
+func envProblem(err error, before int) error {
+	// What comes after these words is a line of the file, which may be secret.
+	what, _, _ := strings.Cut(err.Error(), " in variable name")
+	if before, _, cut := strings.Cut(what, " quoted value "); cut {
+		what = before + " quoted value"
+	}
+	if m := envLine.FindStringSubmatch(what); m != nil {
+		if line, err := strconv.Atoi(m[1]); err == nil && line > before {
+			what = "line " + strconv.Itoa(line-before) + m[2]
+		}
+	}
+	return errors.New(what)
+}
+
+// readEnvFiles reads the files of --env-file. Of several the later one wins.
+func (l *loader) readEnvFiles() {
+	for _, name := range l.req.EnvFiles {
+		path := l.abs(name)
+		l.project.Files = append(l.project.Files, path)
+		text, err := l.readFile()(path)
+		if err == nil && len(text) > maxFileSize {
+			err = errTooLarge
+		}
+		if err != nil {
+			l.errorf(nil, "Cannot read the file of --env-file", "%s: %s", name, readProblem(err))
+			continue
+		}
+		if err := l.givenEnv.add(text, l.lookupEnvVar); err != nil {
+			l.errorf(nil, "Invalid file of --env-file", "%s: %v.", name, err)
+		}
+	}
 }
 
 // expanded is how large the values of an env-file will be at most. A line that

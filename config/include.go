@@ -172,15 +172,9 @@ func (p *preparation) envFile(s *source, e entry) {
 		p.errorf(&e.at, "Cannot read the env-file", "%s: %s", written, readProblem(err))
 		return
 	}
-	vars, err := parseEnvFile(text, p.req.LookupEnv)
-	if err != nil {
+	if err := p.projectEnv.add(text, p.lookupEnvVar); err != nil {
 		p.errorf(&e.at, "Invalid env-file", "%s: %v.", written, err)
-		return
 	}
-	if p.fileVars == nil {
-		p.fileVars = map[string]string{}
-	}
-	maps.Copy(p.fileVars, vars)
 }
 
 // prologue are the attributes include and env-file of a file of ours. It reads

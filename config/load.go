@@ -37,6 +37,9 @@ type Request struct {
 	// VarFiles are the files of --var-file, with values for variables under those of
 	// Vars and over all others; later ones win.
 	VarFiles []string
+	// EnvFiles are the files of --env-file, whose values stand for variables of the
+	// environment that are not set; later ones win.
+	EnvFiles []string
 	// Targets are the names of targets and groups to build, globs allowed. None
 	// means "default".
 	Targets []string
@@ -113,10 +116,11 @@ type loader struct {
 	renamed map[string][]string
 	// overrides are those of req.Overrides, by target.
 	overrides map[string][]*override
-	// fileVars are the values of env-files, givenVars those of --var-file.
-	fileVars  map[string]string
-	givenVars map[string]givenValue
-	allow     allowance
+	// projectEnv are the project's env-files, givenEnv those of --env-file; givenVars
+	// are the values of --var-file.
+	projectEnv, givenEnv envFiles
+	givenVars            map[string]givenValue
+	allow                allowance
 }
 
 func (l *loader) run(ctx context.Context) {
@@ -127,6 +131,7 @@ func (l *loader) run(ctx context.Context) {
 		return
 	}
 	l.readVarFiles()
+	l.readEnvFiles()
 	before := len(l.diags)
 	l.prepare(ctx)
 	if !l.diags[before:].HasErrors() { // of the files by themselves
@@ -165,13 +170,22 @@ func (l *loader) lookupVar(name string) (string, bool) {
 	if v, ok := l.req.Vars[name]; ok {
 		return v, true
 	}
-	if !l.envFlag("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP") {
-		if v, ok := l.req.LookupEnv(name); ok {
-			return v, true
-		}
+	if v, ok := l.lookupEnvVar(name); ok {
+		return v, true
 	}
-	v, ok := l.fileVars[name]
+	if v, ok := l.givenEnv.values[name]; ok {
+		return v, true
+	}
+	v, ok := l.projectEnv.values[name]
 	return v, ok
+}
+
+// lookupEnvVar finds the value that the environment gives a variable, if it may.
+func (l *loader) lookupEnvVar(name string) (string, bool) {
+	if l.envFlag("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP") {
+		return "", false
+	}
+	return l.req.LookupEnv(name)
 }
 
 // env is the value of an environment variable, empty if it is not set.

@@ -83,9 +83,12 @@ func loadScenario(t *testing.T, path string) *scenario {
 			s.request.Vars[name] = v
 		case "var-file":
 			s.request.VarFiles = append(s.request.VarFiles, value)
+		case "env-file":
+			s.request.EnvFiles = append(s.request.EnvFiles, value)
 		case "env":
 			name, v, _ := strings.Cut(value, "=")
 			env[name] = v
+			s.request.Environ = append(s.request.Environ, value)
 		case "version":
 			s.request.Version = value
 		case "evaluate-only":

@@ -169,6 +169,7 @@ func (a *app) session(p projectFlags, targets, overrides []string, sink event.Si
 			Version:       cmp.Or(version, "devel"),
 			Vars:          vars,
 			VarFiles:      p.VarFiles,
+			EnvFiles:      p.EnvFiles,
 			Targets:       targets,
 			Overrides:     overrides,
 			Allow:         p.Allow,

@@ -83,8 +83,9 @@ func (f engineFlags) limits() runner.Limits {
 type projectFlags struct {
 	Files    []string `short:"f" name:"file" placeholder:"FILE" sep:"none" help:"Build file; '-' is standard input. Repeatable, later ones override earlier ones. Default: zbuild.hcl here or in a directory above, else bake's files."`
 	Set      []string `placeholder:"TARGET.KEY=VALUE" sep:"none" help:"Override an attribute; TARGET may be a glob. Repeatable, in order."`
-	Var      []string `placeholder:"NAME=VALUE" sep:"none" help:"Set a variable of the build file. Repeatable. It wins over --var-file, that over the environment, that over the project's env-file, that over the default."`
+	Var      []string `placeholder:"NAME=VALUE" sep:"none" help:"Set a variable of the build file. Repeatable. It wins over --var-file, that over the environment, that over --env-file, that over the project's env-file, that over the default."`
 	VarFiles []string `name:"var-file" placeholder:"FILE" sep:"none" help:"Set variables of the build file to what is in FILE: lines NAME = VALUE in HCL, or a JSON object in a file called *.json. Repeatable, later ones win. Also -var-file."`
+	EnvFiles []string `name:"env-file" placeholder:"FILE" sep:"none" help:"Variables are looked for in FILE, too, after the environment: lines NAME=VALUE as Compose's. A Compose file sees it in place of .env. Repeatable, later ones win."`
 	Allow    []string `placeholder:"WHAT" sep:"none" help:"Allow what a build file may not do by itself, such as fs.read=../common. Repeatable."`
 }
 

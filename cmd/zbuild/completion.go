@@ -93,18 +93,24 @@ func (a *app) targetNames(line string, args posener.Args) []string {
 	if strings.HasPrefix(args.Last, "-") {
 		return nil
 	}
-	var files []string
+	var flags projectFlags
+	given := map[string]*[]string{ // which files are read, and what names may be made of
+		"-f": &flags.Files, "--file": &flags.Files, "--env-file": &flags.EnvFiles,
+		"--var": &flags.Var, "--var-file": &flags.VarFiles,
+	}
 	words := strings.Fields(line)
 	for i, word := range words[:max(0, len(words)-1)] {
-		switch name, file, joined := strings.Cut(word, "="); {
-		case name != "-f" && name != "--file":
-		case joined:
-			files = append(files, file)
-		default:
-			files = append(files, words[i+1])
+		name, value, joined := strings.Cut(word, "=")
+		values := given[name]
+		if values == nil {
+			continue
 		}
+		if !joined {
+			value = words[i+1]
+		}
+		*values = append(*values, value)
 	}
-	opt, err := a.session(projectFlags{Files: files}, nil, nil, nil)
+	opt, err := a.session(flags, nil, nil, nil)
 	if err != nil {
 		return nil
 	}

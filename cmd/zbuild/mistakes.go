@@ -56,7 +56,6 @@ var notFlags = map[string]string{
 	"--target":          "name the target as an argument; the stage of a Dockerfile is its attribute target, or --set TARGET.target=STAGE",
 	"--secret":          "secrets are the project file's: secret = [...], or --set TARGET.secrets=id=...,src=...",
 	"--squash":          "it is the project file's: squash = true, or --set TARGET.squash=true",
-	"--env-file":        "it is the project file's: env-file = [...]; --var-file sets variables from a file of values",
 	"--profile":         "all profiles of a Compose file are built; name the services that are meant",
 	"--project-name":    "set COMPOSE_PROJECT_NAME",
 }
