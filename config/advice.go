@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"os"
+
+	"github.com/agext/levenshtein"
 )
 
 // pathHint says how to name a build file or a directory to somebody who has named one
@@ -17,6 +19,20 @@ func (r *resolver) pathHint(written string) string {
 	default:
 		return fmt.Sprintf(" It is a file: build files are named with --file %s.", written)
 	}
+}
+
+// verbs are zbuild's own.
+var verbs = [...]string{"bake", "watch", "graph", "list", "validate", "fmt", "init", "cache", "doctor", "completion", "version"}
+
+// misspelledVerb names the verb of zbuild that somebody may have meant who has written
+// a word where a target belongs: one that is a letter away, or two as a swap is.
+func misspelledVerb(written string) string {
+	for _, verb := range verbs {
+		if levenshtein.Distance(written, verb, nil) <= min(2, len(verb)/5+1) {
+			return fmt.Sprintf(" Did you mean the command 'zbuild %s'?", verb)
+		}
+	}
+	return ""
 }
 
 // verbHint says what zbuild has for a verb of docker, podman, make and the like, to

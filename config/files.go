@@ -172,6 +172,9 @@ func (l *loader) lookUp() {
 	if len(dirs) > 1 {
 		up = fmt.Sprintf(", nor in its parents up to %s", dirs[len(dirs)-1])
 	}
+	if above := oursAbove(dirs[len(dirs)-1]); above != "" {
+		advice = fmt.Sprintf("There is %s, which is read without being named only in the same git repository. Name it with --file %s.", above, above)
+	}
 	for _, name := range []string{"Dockerfile", "Containerfile"} {
 		if fileExists(filepath.Join(l.req.Dir, name)) {
 			advice = fmt.Sprintf("There is a %s: 'zbuild init' writes a zbuild.hcl that builds it.", name)
@@ -180,6 +183,19 @@ func (l *loader) lookUp() {
 	}
 	l.errorf(nil, "No build file found",
 		"There is no zbuild.hcl, zbuild.json, docker-bake.hcl, docker-bake.json or compose.yaml in %s%s. %s", l.req.Dir, up, advice)
+}
+
+// oursAbove is the closest build file of ours above a directory, or empty.
+func oursAbove(dir string) string {
+	for parent := filepath.Dir(dir); parent != dir; parent = filepath.Dir(dir) {
+		dir = parent
+		for _, name := range ourNames[:2] { // the others only override
+			if path := filepath.Join(dir, name); fileExists(path) {
+				return path
+			}
+		}
+	}
+	return ""
 }
 
 // relativePaths reports whether the environment asks for the paths of bake's own

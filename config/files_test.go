@@ -242,6 +242,21 @@ func (endless) Read(p []byte) (int, error) {
 
 // TestLookUp checks which files are taken, and that those that are missing are
 // noted: creating one of them changes the project.
+// TestLookUpElsewhere checks that a build file that is not read where it lies is named.
+func TestLookUpElsewhere(t *testing.T) {
+	root := realTempDir(t)
+	writeFile(t, filepath.Join(root, "zbuild.hcl"), "target \"default\" {}\n")
+	dir := filepath.Join(root, "repo", "a")
+	writeFile(t, filepath.Join(root, "repo", ".git", "x"), "")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_, diags := config.Load(context.Background(), config.Request{Dir: dir, LocalPlatform: "linux/amd64"})
+	if want := "--file " + filepath.Join(root, "zbuild.hcl"); !strings.Contains(diags.Error(), want) {
+		t.Errorf("want %q in: %v", want, diags)
+	}
+}
+
 func TestLookUp(t *testing.T) {
 	const text = "target \"default\" {\n  context = \"src\"\n}\n"
 	for _, c := range []struct {

@@ -185,8 +185,11 @@ func (r *resolver) match(written string, implied bool) []string {
 					listed(r.known()))
 				return nil
 			}
-			r.errorf(nil, "Unknown target", "There is no target or group called %q.%s%s%s", written,
-				cmp.Or(r.pathHint(written), verbHint(written)), didYouMean(pattern, r.known()), listed(r.known()))
+			hint, meant := cmp.Or(r.pathHint(written), verbHint(written)), didYouMean(pattern, r.known())
+			if hint == "" && meant == "" {
+				meant = misspelledVerb(written)
+			}
+			r.errorf(nil, "Unknown target", "There is no target or group called %q.%s%s%s", written, hint, meant, listed(r.known()))
 			return nil
 		}
 		return []string{pattern}

@@ -81,7 +81,7 @@ func (f engineFlags) limits() runner.Limits {
 
 // projectFlags say what the project is.
 type projectFlags struct {
-	Files    []string `short:"f" name:"file" placeholder:"FILE" sep:"none" help:"Build file; '-' is standard input. Repeatable, later ones override earlier ones. Default: zbuild.hcl here or in a directory above, else bake's files."`
+	Files    []string `short:"f" name:"file" placeholder:"FILE" sep:"none" help:"Build file; '-' is standard input. Repeatable, later ones override earlier ones. Default: zbuild.hcl here or above in the same git repository, else bake's files."`
 	Set      []string `placeholder:"TARGET.KEY=VALUE" sep:"none" help:"Override an attribute; TARGET may be a glob. Repeatable, in order."`
 	Var      []string `placeholder:"NAME=VALUE" sep:"none" help:"Set a variable of the build file. Repeatable. It wins over --var-file, that over the environment, that over --env-file, that over the project's env-file, that over the default."`
 	VarFiles []string `name:"var-file" placeholder:"FILE" sep:"none" help:"Set variables of the build file to what is in FILE: lines NAME = VALUE in HCL, or a JSON object in a file called *.json. Repeatable, later ones win. Also -var-file."`

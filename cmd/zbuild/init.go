@@ -101,10 +101,24 @@ func (c *initCmd) scaffold(a *app) (text []byte, what string, err error) {
 		targets += len(f.Stages)
 		names = append(names, f.Path)
 	}
-	if targets == 0 {
-		return nil, "", usage(errors.New("there is no Dockerfile here or in the directories below. Write one, or name a Compose file with --from"))
+	switch {
+	case targets > 0:
+	case len(files) > 0:
+		return nil, "", usage(errors.New("there is no Dockerfile here or in the directories below that can be read. Mend one, or name a Compose or bake file with --from"))
+	default:
+		return nil, "", usage(errors.New("there is no Dockerfile here or in the directories below. " + withoutDockerfiles(a.dir)))
 	}
 	return scaffold.Write(filepath.Base(a.dir), files), fmt.Sprintf("%s, for %s", render.Count(targets, "target"), strings.Join(names, ", ")), nil
+}
+
+// withoutDockerfiles says what to do in a directory that has none.
+func withoutDockerfiles(dir string) string {
+	for _, name := range bakeFiles {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return fmt.Sprintf("There is %s, which zbuild reads as it is; 'zbuild init --from %s' converts it", name, name)
+		}
+	}
+	return "Write one, or name a Compose or bake file with --from"
 }
 
 // convert writes what another build file says.
@@ -123,7 +137,11 @@ func (c *initCmd) convert(a *app, from string) (text []byte, what string, err er
 	if err := project.Print(&printed); err != nil {
 		return nil, "", usage(err)
 	}
-	comment := fmt.Sprintf("The services of %s, as 'zbuild init' found them. 'zbuild' builds the group\n\"default\", 'zbuild list' shows what else there is. Paths are relative to this\nfile. Values of variables are those of the time of writing.", from)
+	kind := "targets"
+	if ext := filepath.Ext(from); ext == ".yaml" || ext == ".yml" {
+		kind = "services"
+	}
+	comment := fmt.Sprintf("The %s of %s, as 'zbuild init' found them. 'zbuild' builds\nthe group \"default\", 'zbuild list' shows what else there is. Paths are relative to\nthis file. Values of variables are those of the time of writing.", kind, from)
 	if text, err = scaffold.Convert(comment, printed.Bytes()); err != nil {
 		return nil, "", usage(err)
 	}
