@@ -33,7 +33,7 @@ type envFiles struct {
 func (f *envFiles) add(text []byte, env func(string) (string, bool)) error {
 	before := bytes.Count(f.text, []byte("\n"))
 	// The parser only knows what the text that it is given has set before.
-	all := slices.Concat(f.text, bytes.TrimPrefix(text, []byte("\ufeff")), []byte("\n"))
+	all := slices.Concat(f.text, bytes.TrimPrefix(text, []byte("\ufeff")))
 	if expanded(all, env) > maxEnv {
 		return errors.New("its values are too large, put together by references to one another")
 	}
@@ -41,7 +41,7 @@ func (f *envFiles) add(text []byte, env func(string) (string, bool)) error {
 	if err != nil {
 		return envProblem(err, before)
 	}
-	f.text, f.values = all, values
+	f.text, f.values = slices.Concat(all, []byte("\n")), values
 	return nil
 }
 
