@@ -44,9 +44,15 @@ type Options struct {
 	// Agent opens an SSH agent that listens on a socket until done is called; nil
 	// has none.
 	Agent func(ctx context.Context, s config.SSH) (socket string, done func(), err error)
-	// Device says of a device that a RUN asks for whether this machine has it, and
-	// whether everybody may use it; nil has none.
-	Device func(ctx context.Context, name string) (there, free bool)
+	// Devices gives the devices of this machine that a name stands for: one, those of
+	// a kind, or of a class. nil has none.
+	Devices func(ctx context.Context, name string) []Device
+}
+
+// Device is a device of a machine, as its Container Device Interface describes it.
+type Device struct {
+	Name string // in full, vendor.com/class=name
+	Free bool   // everybody may use it
 }
 
 func (o Options) withDefaults(project *config.Project) Options {

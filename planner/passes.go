@@ -63,22 +63,42 @@ func (c *canonicalizer) refuseExec(exec *pb.ExecOp, d *draft) error {
 func (c *canonicalizer) devices(exec *pb.ExecOp, d *draft) error {
 	var granted []*pb.CDIDevice
 	for _, dev := range exec.CdiDevices {
-		name, ok := c.entitledDevice(dev.Name)
-		there := false
-		if u := c.r.u; !ok && u.opt.Device != nil {
-			there, ok = u.opt.Device(u.ctx, dev.Name)
-			name = dev.Name
-		}
-		switch {
-		case ok:
+		if name, ok := c.entitledDevice(dev.Name); ok {
 			dev.Name = name
 			granted = append(granted, dev)
-		case there || !dev.Optional:
+			continue
+		}
+		there := c.devicesOf(dev.Name)
+		switch {
+		case len(there) > 0 && c.mayUse(there):
+			granted = append(granted, dev)
+		case len(there) > 0 || !dev.Optional:
 			return c.forbidden(d, "RUN --device="+dev.Name, "device="+dev.Name)
 		}
 	}
 	exec.CdiDevices = granted
 	return nil
+}
+
+func (c *canonicalizer) devicesOf(name string) []Device {
+	if c.r.u.opt.Devices == nil {
+		return nil
+	}
+	return c.r.u.opt.Devices(c.r.u.ctx, name)
+}
+
+// mayUse reports whether the target is entitled to devices of the machine, by whatever
+// name: an entitlement may be to a kind, of which it grants the first, or to a class.
+func (c *canonicalizer) mayUse(devices []Device) bool {
+	granted := map[string]bool{}
+	for _, e := range c.r.u.cfg.Entitlements {
+		if name, ok := strings.CutPrefix(e, "device="); ok && !strings.Contains(name, ",") {
+			for _, d := range c.devicesOf(name) {
+				granted[d.Name] = true
+			}
+		}
+	}
+	return !slices.ContainsFunc(devices, func(d Device) bool { return !d.Free && !granted[d.Name] })
 }
 
 // entitledDevice is the name of a device, given the one that a RUN has for it. ok says

@@ -84,13 +84,13 @@ func (i *images) fetcher(ctx context.Context) (*remote.Fetcher, error) {
 	return engine.Fetcher(), nil
 }
 
-// device is the engine's. Without one there is none.
-func (i *images) device(ctx context.Context, name string) (there, free bool) {
+// devices are the engine's. Without one there are none.
+func (i *images) devices(ctx context.Context, name string) []planner.Device {
 	engine, err := i.engine(ctx)
 	if err != nil {
-		return false, false
+		return nil
 	}
-	return engine.Device(name)
+	return engine.Devices(name)
 }
 
 // engineError is what was wrong with the engine, if anybody has asked for it.

@@ -40,8 +40,8 @@ type Engine interface {
 	// Drop removes an image that nobody has a use for. One that has a name stays. If
 	// it is in use the error is a runner.ErrInUse.
 	Drop(ctx context.Context, image *runner.Image) error
-	// Device is for planner.Options.
-	Device(name string) (there, free bool)
+	// Devices is for planner.Options.
+	Devices(name string) []planner.Device
 }
 
 // Options say what a session is about. The zero value of a field that is not
@@ -248,7 +248,7 @@ func (s *Session) plannerOptions(g *Generation) planner.Options {
 		Jobs:   s.jobs(g),
 		Dir:    s.opt.Load.Dir,
 
-		Remotes: s.images.fetcher, Device: s.images.device,
+		Remotes: s.images.fetcher, Devices: s.images.devices,
 		Secret: s.secret,
 		Agent:  s.agentSocket,
 	}

@@ -5,13 +5,16 @@ package buildah
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"tags.cncf.io/container-device-interface/pkg/cdi"
+
+	"github.com/zbuild/zbuild/planner"
 )
 
-// TestDescribedDevice asks about devices by the names that a RUN may have for them.
-func TestDescribedDevice(t *testing.T) {
+// TestDevicesOf asks about devices by the names that a RUN may have for them.
+func TestDevicesOf(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "test.yaml"), []byte(`
 cdiVersion: "0.6.0"
@@ -31,12 +34,13 @@ devices:
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string][2]bool{
-		"vendor.test/device=kept": {true, false}, "vendor.test/device=free": {true, true}, "net": {true, true},
-		"vendor.test/device=*": {true, false}, "vendor.test/device=none": {}, "other.test/device": {}, "": {},
+	kept, free := planner.Device{Name: "vendor.test/device=kept"}, planner.Device{Name: "vendor.test/device=free", Free: true}
+	for name, want := range map[string][]planner.Device{
+		"vendor.test/device=kept": {kept}, "vendor.test/device=free": {free}, "net": {free}, "vendor.test/device": {free},
+		"vendor.test/device=*": {free, kept}, "vendor.test/device=none": nil, "other.test/device": nil, "": nil,
 	} {
-		if there, free := describedDevice(m, name); there != want[0] || free != want[1] {
-			t.Errorf("%q: there %v, free %v, want %v", name, there, free, want)
+		if got := devicesOf(m, name); !slices.Equal(got, want) {
+			t.Errorf("%q stands for %v, want %v", name, got, want)
 		}
 	}
 }

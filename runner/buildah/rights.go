@@ -13,7 +13,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/solver/llbsolver/cdidevices"
@@ -25,6 +24,7 @@ import (
 
 	"github.com/zbuild/zbuild/internal/scratch"
 	"github.com/zbuild/zbuild/internal/sshagent"
+	"github.com/zbuild/zbuild/planner"
 )
 
 // setRights gives the process the rights that the RUN asks for. Without
@@ -96,23 +96,27 @@ func describedDevices(opt ...cdi.Option) (*cdidevices.Manager, error) {
 	return cdidevices.NewManager(cache, nil), nil
 }
 
-// Device reports whether the machine has a device, and whether its description lets
-// everybody use it.
-func (e *Engine) Device(name string) (there, free bool) {
+// Devices gives the devices of the machine that a name stands for. One is free if its
+// description lets everybody use it.
+func (e *Engine) Devices(name string) []planner.Device {
 	manager, err := describedDevices()
 	if err != nil {
 		e.log.Warn("the devices of this machine are not known", "error", err)
-		return false, false
+		return nil
 	}
-	return describedDevice(manager, name)
+	return devicesOf(manager, name)
 }
 
-func describedDevice(m *cdidevices.Manager, name string) (there, free bool) {
+func devicesOf(m *cdidevices.Manager, name string) []planner.Device {
 	found, err := m.FindDevices(&pb.CDIDevice{Name: name, Optional: true})
-	if err != nil || len(found) == 0 {
-		return false, false
+	if err != nil {
+		return nil
 	}
-	return true, !slices.ContainsFunc(found, func(d string) bool { return !m.GetDevice(d).AutoAllow })
+	var out []planner.Device
+	for _, d := range found {
+		out = append(out, planner.Device{Name: d, Free: m.GetDevice(d).AutoAllow})
+	}
+	return out
 }
 
 // setLimits sets the limits of the target's resources, where there is a cgroup to
