@@ -58,6 +58,10 @@ type Job struct {
 	// has it made if there is none. name says to people what it is. An error is the one of fill.
 	// Nil means that nothing is shared.
 	Share func(ctx context.Context, key digest.Digest, name string, fill func() (Snapshot, error)) (Snapshot, error)
+	// Afresh has a directory of the cache mount of that name emptied, if the build takes
+	// nothing of what is kept in it and nobody in the build has had it yet. An error is
+	// the one of empty. Nil means that all is kept.
+	Afresh func(name, dir string, empty func() error) error
 	// Secret gives the value of a secret by its id. The value is handed to the
 	// process that asks for it and to nothing else. An error that satisfies
 	// errors.Is(err, fs.ErrNotExist) says that nobody declared the secret.

@@ -79,6 +79,7 @@ type run struct {
 	// useless has the sources of those that let a step down.
 	useless sync.Map // of pack.Source
 	shares  shares
+	afresh  *afresh
 	// layouts is held by who writes to an OCI layout.
 	layouts sync.Mutex
 }
@@ -141,7 +142,7 @@ func Run(ctx context.Context, plan *planner.Plan, opt Options) (*Result, error) 
 }
 
 func newRun(plan *planner.Plan, opt Options) *run {
-	r := &run{opt: opt, plan: plan, keyer: newKeyer(opt.Hasher), nodes: make(map[*planner.Step]*node, len(plan.Steps))}
+	r := &run{opt: opt, plan: plan, keyer: newKeyer(opt.Hasher), nodes: make(map[*planner.Step]*node, len(plan.Steps)), afresh: newAfresh(plan.Steps)}
 	r.keyer.memory = opt.Memory
 	for _, s := range plan.Steps {
 		n := &node{step: s}

@@ -101,7 +101,7 @@ func (r *run) try(ctx context.Context, n *node) (tail []string, err error) {
 	}
 	for attempt := 1; ; attempt++ {
 		out := newOutput(n.step, r.opt.Sink, r.opt.Now)
-		job := Job{Step: n.step, Inputs: inputs, Stdout: &out.streams[1], Stderr: &out.streams[2], Idle: n.unit.idle, Share: r.share}
+		job := Job{Step: n.step, Inputs: inputs, Stdout: &out.streams[1], Stderr: &out.streams[2], Idle: n.unit.idle, Share: r.share, Afresh: r.afresh.empty}
 		job.List = func(ctx context.Context, t source.Tree, sel source.Selection) (*source.Listing, error) {
 			return r.list(ctx, n, t, sel)
 		}

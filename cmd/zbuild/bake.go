@@ -30,7 +30,7 @@ type bakeCmd struct {
 	Push       bool     `help:"Push to the registries that the tags name, after all targets have succeeded. Short for --set=*.push=true."`
 	Load       bool     `help:"Accepted for bake's sake: images are always in the local store."`
 	Pull       pullFlag `placeholder:"WHEN" help:"Fetch base images even if they are in the local store; or missing, newer, always, never, as with podman. Short for --set=*.pull=true."`
-	NoCache    *bool    `help:"Run every step, take nothing from the cache. Short for --set=*.no-cache=true."`
+	NoCache    *bool    `help:"Run every step, take nothing from the cache, begin with empty cache mounts. Short for --set=*.no-cache=true."`
 	Call       string   `placeholder:"METHOD" help:"Instead of building: check (of the Dockerfile, by BuildKit's rules), outline or targets; with ,format=json as JSON."`
 	Check      bool     `help:"Short for --call=check. Findings make the exit code 1."`
 	Provenance string   `placeholder:"WHAT" help:"Attest how it was built: true, false or parameters such as mode=max. Short for --set=*.attest=type=provenance."`

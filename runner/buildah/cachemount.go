@@ -8,8 +8,6 @@ package buildah
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -33,15 +31,7 @@ import (
 type cacheLocks struct{ make sync.Mutex }
 
 // cacheName is what a cache's directory is called.
-func (x *execJob) cacheName(m *pb.Mount) string {
-	sum := sha256.New()
-	fmt.Fprintf(sum, "%q", m.CacheOpt.ID)
-	if m.Input >= 0 {
-		in := x.job.Step.Inputs[m.Input]
-		fmt.Fprintf(sum, "%q%d%q", in.Step.ID, in.Index, m.Selector)
-	}
-	return hex.EncodeToString(sum.Sum(nil))[:32]
-}
+func (x *execJob) cacheName(m *pb.Mount) string { return runner.CacheMountName(x.job.Step, m) }
 
 // lockCaches takes all caches that the RUN mounts. They are taken in the order of
 // their names: two RUNs that want the same ones cannot wait for each other. One
@@ -59,7 +49,7 @@ func (x *execJob) lockCaches(ctx context.Context) error {
 	}
 	x.caches = make(map[string]string, len(sharing))
 	for _, name := range slices.Sorted(maps.Keys(sharing)) {
-		dir, err := x.takeCache(ctx, filepath.Join(x.e.StateDir(), cachesName, name), sharing[name])
+		dir, err := x.takeCache(ctx, name, sharing[name])
 		if err != nil {
 			return err
 		}
@@ -70,15 +60,24 @@ func (x *execJob) lockCaches(ctx context.Context) error {
 
 // takeCache takes a cache, or for a private one that is in use the first of its
 // kind that is not.
-func (x *execJob) takeCache(ctx context.Context, dir string, sharing pb.CacheSharingOpt) (string, error) {
+func (x *execJob) takeCache(ctx context.Context, name string, sharing pb.CacheSharingOpt) (string, error) {
+	dir := filepath.Join(x.e.StateDir(), cachesName, name)
 	own := dir
 	for n := 1; ; n++ {
+		if x.job.Afresh != nil {
+			if err := x.job.Afresh(name, own, func() error { return emptyCache(own) }); err != nil {
+				return "", fmt.Errorf("emptying a cache: %w", err)
+			}
+		}
 		unlock, err := lockCache(own, sharing)
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			if sharing == pb.CacheSharingOpt_PRIVATE {
+		if errors.Is(err, unix.EWOULDBLOCK) && sharing == pb.CacheSharingOpt_PRIVATE {
+			unlock, err = lockCacheUnseen(own, sharing)
+			if errors.Is(err, unix.EWOULDBLOCK) {
 				own = fmt.Sprintf("%s-%d", dir, n)
 				continue
 			}
+		}
+		if errors.Is(err, unix.EWOULDBLOCK) {
 			unlock, err = x.waitCache(ctx, own, sharing)
 		}
 		if err != nil {
@@ -88,6 +87,51 @@ func (x *execJob) takeCache(ctx context.Context, dir string, sharing pb.CacheSha
 		touch(filepath.Join(own, lockName))
 		return own, nil
 	}
+}
+
+// emptyCache empties a cache that is there. One that another build is at work with stays
+// as it is: it has been told where the cache lies.
+func emptyCache(dir string) error {
+	if _, err := os.Stat(dir); err != nil {
+		return nil
+	}
+	unlock, err := lockCacheUnseen(dir, pb.CacheSharingOpt_PRIVATE)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return os.RemoveAll(filepath.Join(dir, cacheDataName))
+}
+
+// lockCacheUnseen is lockCache while nobody looks whether caches are in use. Who does that
+// takes them for a moment, which is no reason to do without one.
+func lockCacheUnseen(dir string, sharing pb.CacheSharingOpt) (func(), error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	looking, err := lockFile(filepath.Dir(dir), unix.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	defer looking.Close()
+	return lockCache(dir, sharing)
+}
+
+// cacheInUse reports whether anybody has a cache mounted.
+func cacheInUse(dir string) (bool, error) {
+	looking, err := lockFile(filepath.Dir(dir), unix.LOCK_EX)
+	if err != nil {
+		return false, err
+	}
+	defer looking.Close()
+	lock, err := lockDir(dir)
+	if err != nil {
+		return true, nil
+	}
+	return false, lock.Close()
 }
 
 // waitCache waits until a cache can be taken. Another step may run meanwhile.

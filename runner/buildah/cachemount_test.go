@@ -8,9 +8,77 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/moby/buildkit/solver/pb"
 	"golang.org/x/sys/unix"
 )
+
+// TestEmptyCache empties a cache that nobody uses.
+func TestEmptyCache(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cache")
+	if err := emptyCache(dir); err != nil {
+		t.Errorf("one that is not there: %v", err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("it was made")
+	}
+	file := filepath.Join(dir, cacheDataName, "file")
+	if err := os.MkdirAll(file, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := lockCache(dir, pb.CacheSharingOpt_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := emptyCache(dir); err != nil {
+		t.Errorf("one in use: %v", err)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Error("it was emptied in use")
+	}
+	unlock()
+	if err := emptyCache(dir); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(file); err == nil {
+		t.Error("it is not empty")
+	}
+}
+
+// TestLockCacheUnseen takes a cache for itself while somebody looks whether it is in use.
+func TestLockCacheUnseen(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cache")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	looking, err := lockFile(filepath.Dir(dir), unix.LOCK_EX)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	took := make(chan error)
+	go func() {
+		unlock, err := lockCacheUnseen(dir, pb.CacheSharingOpt_PRIVATE)
+		if err == nil {
+			defer unlock()
+		}
+		took <- err
+	}()
+	select {
+	case err := <-took:
+		t.Fatalf("it did not wait: %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	lock.Close()
+	looking.Close()
+	if err := <-took; err != nil {
+		t.Error(err)
+	}
+}
 
 // TestCacheSource opens the source of a cache mount, of which others can make
 // whatever they like at any moment: it never lies outside of the cache.

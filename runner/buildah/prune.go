@@ -138,10 +138,8 @@ func (e *Engine) CacheMounts(context.Context) ([]runner.CacheMount, error) {
 		if size, err := directory.Size(dir); err == nil {
 			m.Size = size // otherwise it is changing under our eyes
 		}
-		if lock, err := lockDir(dir); err != nil {
-			m.InUse = true
-		} else {
-			lock.Close()
+		if m.InUse, err = cacheInUse(dir); err != nil {
+			return nil, err
 		}
 		all = append(all, m)
 	}

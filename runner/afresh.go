@@ -1,0 +1,56 @@
+package runner
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"sync"
+
+	"github.com/moby/buildkit/solver/pb"
+
+	"github.com/zbuild/zbuild/planner"
+)
+
+// CacheMountName is the name of a cache that a RUN mounts: mounts of the same name share
+// one.
+func CacheMountName(s *planner.Step, m *pb.Mount) string {
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%q", m.CacheOpt.ID)
+	if m.Input >= 0 {
+		in := s.Inputs[m.Input]
+		fmt.Fprintf(sum, "%q%d%q", in.Step.ID, in.Index, m.Selector)
+	}
+	return hex.EncodeToString(sum.Sum(nil))[:32]
+}
+
+// afresh are the cache mounts that a build begins with anew: those of steps that take
+// nothing of what is kept. As with BuildKit they are empty for all steps of the build,
+// from the first on that has one of them.
+type afresh struct {
+	names   map[string]bool
+	emptied sync.Map // of func() error, by the directory
+}
+
+func newAfresh(steps []*planner.Step) *afresh {
+	a := &afresh{names: make(map[string]bool)}
+	for _, s := range steps {
+		if !s.NoCache {
+			continue
+		}
+		for _, m := range s.Op.GetExec().GetMounts() {
+			if m.MountType == pb.MountType_CACHE {
+				a.names[CacheMountName(s, m)] = true
+			}
+		}
+	}
+	return a
+}
+
+// empty has a directory of a cache mount emptied, by the first who asks; the others wait.
+func (a *afresh) empty(name, dir string, empty func() error) error {
+	if !a.names[name] {
+		return nil
+	}
+	once, _ := a.emptied.LoadOrStore(dir, sync.OnceValue(empty))
+	return once.(func() error)()
+}
