@@ -130,7 +130,7 @@ func TestFileAuth(t *testing.T) {
 		_, _ = io.WriteString(w, r.Header.Get("Authorization")+"|"+r.Header.Get("X-Thing"))
 	}))
 	defer server.Close()
-	secrets := map[string]string{"HTTP_AUTH_TOKEN_127.0.0.1": "t", "mine": "Mine m"}
+	secrets := map[string]string{"HTTP_AUTH_HEADER_127.0.0.1": "h", "HTTP_AUTH_TOKEN_127.0.0.1": "t", "mine": "Mine m"}
 	auth := Auth{Secret: func(id string) ([]byte, error) {
 		if v, ok := secrets[id]; ok {
 			return []byte(v), nil

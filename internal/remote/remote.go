@@ -132,7 +132,8 @@ func nameOf(parts ...string) string {
 	return hex.EncodeToString(sum.Sum(nil))[:40]
 }
 
-// SecretIDs are the ids of the secrets that fetching the file may ask for.
+// SecretIDs are the ids of the secrets that fetching the file may ask for, the first that
+// there is counts.
 func (f *File) SecretIDs() []string {
 	if f.AuthSecret != "" {
 		return []string{f.AuthSecret}
@@ -141,7 +142,7 @@ func (f *File) SecretIDs() []string {
 	if err != nil {
 		return nil
 	}
-	return []string{authHeader + u.Hostname(), authToken + u.Hostname()}
+	return []string{authToken + u.Hostname(), authHeader + u.Hostname()}
 }
 
 // SecretIDs are the ids of the secrets that fetching the tree may ask for.

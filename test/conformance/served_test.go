@@ -10,7 +10,8 @@ import (
 
 // fileServer serves the directories of cases, each below its name: for what comes
 // from a URL, or from a git repository by a web server that knows nothing of git. The
-// query as=NAME makes it name the file so.
+// query as=NAME makes it name the file so, and with auth=VALUE it wants that as the
+// request's Authorization.
 type fileServer struct {
 	*httptest.Server
 	dirs sync.Map // of http.Handler, by name
@@ -40,6 +41,10 @@ func (s *fileServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if as := r.URL.Query().Get("as"); as != "" {
 		w.Header().Set("Content-Disposition", "attachment; filename="+as)
+	}
+	if auth := r.URL.Query().Get("auth"); auth != r.Header.Get("Authorization") {
+		http.Error(w, "another Authorization is wanted", http.StatusUnauthorized)
+		return
 	}
 	files.(http.Handler).ServeHTTP(w, r)
 }
