@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/docker/distribution/registry/api/errcode"
@@ -66,7 +67,7 @@ func registryAdvice(err error, registry string) string {
 		return "there is no such image in the store: build it before, or check the name"
 	case errors.As(err, &refused), errors.As(err, &expired):
 		return fmt.Sprintf("the credentials for %s are wrong or have expired: 'podman login %s' renews them", registry, registry)
-	case slices.Contains(codes(err), errcode.ErrorCodeUnauthorized), slices.Contains(codes(err), errcode.ErrorCodeDenied):
+	case slices.Contains(codes(err), errcode.ErrorCodeUnauthorized), denied(err):
 		return fmt.Sprintf("either there is no such repository, or it takes 'podman login %s' with an account that may use it", registry)
 	case errors.Is(err, docker.ErrTooManyRequests), slices.Contains(codes(err), errcode.ErrorCodeTooManyRequests):
 		return fmt.Sprintf("wait, 'podman login %s' for a higher limit, or name a mirror in registries.conf", registry)
@@ -92,6 +93,21 @@ func unauthorized(err error) bool {
 	var status docker.UnexpectedHTTPStatusError
 	return errors.As(err, &refused) || errors.As(err, &status) && status.StatusCode == http.StatusUnauthorized ||
 		err != nil && slices.Contains(codes(err), errcode.ErrorCodeUnauthorized)
+}
+
+// denied reports whether a registry says that somebody may not do something, as some do
+// of a token that has run out.
+func denied(err error) bool {
+	if err == nil {
+		return false
+	}
+	var status docker.UnexpectedHTTPStatusError
+	if errors.As(err, &status) && status.StatusCode == http.StatusForbidden || slices.Contains(codes(err), errcode.ErrorCodeDenied) {
+		return true
+	}
+	// Of an answer without a body, as one to HEAD is, the library has the status in an
+	// error of its own, which others can only read.
+	return strings.Contains(err.Error(), fmt.Sprintf("StatusCode: %d,", http.StatusForbidden))
 }
 
 // codes lists what a registry itself calls its error, as the distribution

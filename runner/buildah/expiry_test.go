@@ -21,6 +21,7 @@ import (
 type doorkeeper struct {
 	valid, given atomic.Int32
 	closed       atomic.Bool // there are no more tokens
+	denies       bool        // of an old token it says so, as Amazon's registry does
 }
 
 func (d *doorkeeper) expire() { d.valid.Add(1) }
@@ -34,6 +35,8 @@ func (d *doorkeeper) before(after func(*http.Request)) func(w http.ResponseWrite
 		case r.URL.Path == "/token":
 			d.given.Add(1)
 			_ = json.NewEncoder(w).Encode(map[string]any{"token": strings.TrimPrefix(now, "Bearer "), "expires_in": 3600})
+		case d.denies && r.Header.Get("Authorization") != now && r.Header.Get("Authorization") != "":
+			http.Error(w, `{"errors":[{"code":"DENIED","message":"Your authorization token has expired. Reauthenticate and try again."}]}`, http.StatusForbidden)
 		case r.Header.Get("Authorization") != now:
 			w.Header().Set("WWW-Authenticate", fmt.Sprintf("Bearer realm=%q,service=\"test\",error=\"invalid_token\"", "http://"+r.Host+"/token"))
 			http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`, http.StatusUnauthorized)
@@ -64,12 +67,13 @@ func once(is func(*http.Request) bool, fn func()) func(*http.Request) {
 // reading of a cache: a new one is asked for. If there is none, the message says what to
 // do, and nothing gets a name.
 func TestTokenExpires(t *testing.T) {
-	for _, refuses := range []bool{false, true} {
-		t.Run(fmt.Sprintf("refuses=%v", refuses), func(t *testing.T) {
+	for n := range 4 {
+		refuses, denies := n%2 == 1, n >= 2
+		t.Run(fmt.Sprintf("refuses=%v denies=%v", refuses, denies), func(t *testing.T) {
 			e := impatient(t)
 			b := testBundle(t, e)
 			f, addr := newFaulty(t)
-			d := &doorkeeper{}
+			d := &doorkeeper{denies: denies}
 			expire := func() { d.expire(); d.closed.Store(refuses) }
 			outcome := func(what string, err error) {
 				t.Helper()

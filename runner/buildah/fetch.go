@@ -68,7 +68,7 @@ func (f *fetched) ask(ctx context.Context, request func(types.ImageSource) error
 	src := f.src
 	f.mu.Unlock()
 	err := f.e.persist(ctx, func() error { return request(src) })
-	if err == nil || ctx.Err() != nil || !unauthorized(err) {
+	if err == nil || ctx.Err() != nil || !unauthorized(err) && !denied(err) {
 		return advise(err, f.name)
 	}
 	if src, err = f.renew(ctx, src); err == nil {

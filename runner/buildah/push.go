@@ -138,7 +138,7 @@ func (e *Engine) transfer(ctx context.Context, fn func(accepted func()) error) e
 			return err
 		}
 		refused := unauthorized(err)
-		renew := refused && accepted.Load()
+		renew := (refused || denied(err)) && accepted.Load()
 		expired = expired || renew
 		if try == registryTries || !mayPass(err) && !renew {
 			if refused && expired {
