@@ -178,6 +178,9 @@ func (s *suite) compare(ctx context.Context, t *testing.T, c *testCase, dir stri
 	if *keepFlag {
 		t.Logf("zbuild:\n%s\nbuildkit:\n%s", ours.output, theirs.output)
 	}
+	if c.dir != "" && ours.err != nil && theirs.err != nil {
+		t.Logf("neither builds it:\n%s", theirs.output)
+	}
 	if c.fails != nil || c.dir != "" && ours.err != nil && theirs.err != nil {
 		return s.compareFailures(c, ours, theirs)
 	}
