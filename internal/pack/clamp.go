@@ -3,8 +3,11 @@ package pack
 import (
 	"archive/tar"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 	"time"
 )
@@ -36,12 +39,23 @@ func Plain(in io.ReadCloser) io.ReadCloser {
 }
 
 // Steady rewrites a tar so that whiteouts, which no file stands for, have the same time
-// whenever it is made.
-func Steady(in io.ReadCloser) io.ReadCloser {
-	return rewrite(in, func(h *tar.Header) {
+// whenever it is made. The files of these paths have to be in it: who makes tars of
+// directories may leave out what cannot be read, and say nothing.
+func Steady(in io.ReadCloser, files []string) io.ReadCloser {
+	missing := make(map[string]bool, len(files))
+	for _, name := range files {
+		missing[name] = true
+	}
+	return rewriteWhole(in, func(h *tar.Header) {
+		delete(missing, path.Clean(h.Name))
 		if strings.HasPrefix(path.Base(h.Name), ".wh.") {
 			h.ModTime, h.AccessTime, h.ChangeTime = time.Unix(0, 0), time.Time{}, time.Time{}
 		}
+	}, func() error {
+		if len(missing) == 0 {
+			return nil
+		}
+		return fmt.Errorf("/%s of the layer cannot be read; look for errors of the disk in the kernel's log", slices.Min(slices.Collect(maps.Keys(missing))))
 	})
 }
 
@@ -54,7 +68,12 @@ func InLayers(name string) bool {
 
 // rewrite rewrites a tar's headers.
 func rewrite(in io.ReadCloser, change func(*tar.Header)) io.ReadCloser {
-	return &rewriter{ReadCloser: Stream(func(w io.Writer) error { return rewriteTar(in, w, change) }), in: in}
+	return rewriteWhole(in, change, func() error { return nil })
+}
+
+// rewriteWhole is rewrite with something to look at when all has been read.
+func rewriteWhole(in io.ReadCloser, change func(*tar.Header), end func() error) io.ReadCloser {
+	return &rewriter{ReadCloser: Stream(func(w io.Writer) error { return rewriteTar(in, w, change, end) }), in: in}
 }
 
 type rewriter struct {
@@ -89,7 +108,7 @@ func (s *stream) Close() error {
 	return err
 }
 
-func rewriteTar(in io.Reader, out io.Writer, change func(*tar.Header)) error {
+func rewriteTar(in io.Reader, out io.Writer, change func(*tar.Header), end func() error) error {
 	r, w := tar.NewReader(in), tar.NewWriter(out)
 	for {
 		h, err := r.Next()
@@ -97,6 +116,9 @@ func rewriteTar(in io.Reader, out io.Writer, change func(*tar.Header)) error {
 			// What follows the end of the archive is padding; the stream has to be read
 			// to its end all the same, for whoever makes it.
 			if _, err := io.Copy(io.Discard, in); err != nil {
+				return err
+			}
+			if err := end(); err != nil {
 				return err
 			}
 			return w.Close()

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -228,5 +229,20 @@ func TestWriteFile(t *testing.T) {
 	}
 	if err := WriteFile(dir, hello); err == nil {
 		t.Error("wrote over a directory")
+	}
+}
+
+// TestSteadyIsWhole has an error for files that whoever made a tar has left out.
+func TestSteadyIsWhole(t *testing.T) {
+	whole := tarOf(t, "dir/a", "a", time.Unix(1, 0))
+	for missing, files := range map[string][]string{"": {"dir/a"}, "/dir/b ": {"dir/b", "dir/a", "dir/c"}} {
+		tar := Steady(io.NopCloser(bytes.NewReader(whole)), files)
+		_, err := io.Copy(io.Discard, tar)
+		if (err == nil) != (missing == "") || err != nil && !strings.Contains(err.Error(), missing) {
+			t.Errorf("%q: %v", files, err)
+		}
+		if err := tar.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }

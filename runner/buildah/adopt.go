@@ -188,9 +188,6 @@ func (e *Engine) compared(below, s runner.Snapshot) (io.ReadCloser, error) {
 }
 
 func (e *Engine) exported(below runner.Snapshot, root string) (io.ReadCloser, error) {
-	if below == "" {
-		return archive.TarWithOptions(root, &archive.TarOptions{Compression: archive.Uncompressed})
-	}
 	base, err := e.view(below)
 	if err != nil {
 		return nil, err
@@ -200,11 +197,39 @@ func (e *Engine) exported(below runner.Snapshot, root string) (io.ReadCloser, er
 	if err != nil {
 		return nil, err
 	}
-	tar, err := archive.ExportChanges(root, changes, nil, nil)
+	files, err := changedFiles(root, changes)
 	if err != nil {
 		return nil, err
 	}
-	return pack.Steady(tar), nil
+	var tar io.ReadCloser
+	if below == "" {
+		tar, err = archive.TarWithOptions(root, &archive.TarOptions{Compression: archive.Uncompressed})
+	} else {
+		tar, err = archive.ExportChanges(root, changes, nil, nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return pack.Steady(tar, files), nil
+}
+
+// changedFiles lists the files of a tree that a tar of its changes has to have. The library
+// leaves out what it cannot read.
+func changedFiles(root string, changes []archive.Change) ([]string, error) {
+	var files []string
+	for _, c := range changes {
+		if c.Kind == archive.ChangeDelete || c.Path == "/" {
+			continue
+		}
+		info, err := os.Lstat(filepath.Join(root, c.Path))
+		if err != nil {
+			return nil, hideRoots(err, root)
+		}
+		if info.Mode()&fs.ModeSocket == 0 { // which no tar can have
+			files = append(files, strings.TrimPrefix(c.Path, "/"))
+		}
+	}
+	return files, nil
 }
 
 // canStage reports whether the difference is a directory that can be linked.
