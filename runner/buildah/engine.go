@@ -206,6 +206,9 @@ func openStore(opt Options) (_ storage.Store, volatile bool, err error) {
 		conf.GraphDriverOptions = nil
 	}
 	conf.GraphDriverOptions = append(conf.GraphDriverOptions, opt.DriverOptions...)
+	if err := mountable(conf); err != nil {
+		return nil, false, err
+	}
 	if err := roomToTry(conf); err != nil {
 		return nil, false, &UnusableError{
 			What: fmt.Sprintf("the store at %s cannot be opened", conf.GraphRoot), Fix: writable(err, placeOf(err, conf)), Err: err,
@@ -228,6 +231,19 @@ func openStore(opt Options) (_ storage.Store, volatile bool, err error) {
 		return nil, false, &UnusableError{What: fmt.Sprintf("the store at %s cannot be opened", conf.GraphRoot), Fix: fix, Err: err}
 	}
 	return store, !conf.DisableVolatile, nil
+}
+
+// mountable makes sure that overlays can be mounted of the store's directories: the
+// kernel is told their names in a list, in which some characters mean something.
+func mountable(conf storage.StoreOptions) error {
+	const separators = `,:\`
+	if conf.GraphDriverName == "vfs" || !strings.ContainsAny(conf.GraphRoot, separators) {
+		return nil
+	}
+	return &UnusableError{
+		What: fmt.Sprintf("the store cannot be at %s", conf.GraphRoot), Fix: "move it, or set driver = \"vfs\" in storage.conf",
+		Err: errors.New("there is a comma, a colon or a backslash in that name, and no overlay can be mounted so"),
+	}
 }
 
 // StateDir is where the store's zbuild keeps what is worth keeping between runs:
