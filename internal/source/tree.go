@@ -79,6 +79,10 @@ func (t Tree) Resolve(sel Selection) ([]string, error) {
 	p := clean(sel.Path)
 	matches := []string{p}
 	if sel.Wildcard {
+		// What is no pattern would only match nothing.
+		if _, err := filepath.Match(p, ""); err != nil {
+			return nil, fmt.Errorf("%q cannot be matched: %w; a [ that stands for itself is written [[]", p, err)
+		}
 		var err error
 		matches, err = t.expand(p, sel.FollowLinks)
 		if errors.Is(err, fs.ErrNotExist) {

@@ -141,6 +141,14 @@ func TestResolve(t *testing.T) {
 	if _, err := tree.Resolve(Selection{Path: "/missing*", Wildcard: true}); !errors.As(err, &none) || !none.Pattern {
 		t.Errorf("a pattern that matches nothing: %v", err)
 	}
+	for _, bad := range []string{"/a[", "a/x[]]go", "*/[a-"} {
+		if _, err := tree.Resolve(Selection{Path: bad, Wildcard: true}); !errors.Is(err, filepath.ErrBadPattern) {
+			t.Errorf("%s, which is no pattern: %v", bad, err)
+		}
+		if _, err := tree.Resolve(Selection{Path: bad}); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s, which is a name: %v", bad, err)
+		}
+	}
 }
 
 // TestNoEscape looks whether a link or dots can lead out of the tree.
