@@ -80,7 +80,7 @@ func (t Tree) Resolve(sel Selection) ([]string, error) {
 	matches := []string{p}
 	if sel.Wildcard {
 		// What is no pattern would only match nothing.
-		if _, err := filepath.Match(p, ""); err != nil {
+		if _, err := path.Match(p, ""); err != nil {
 			return nil, fmt.Errorf("%q cannot be matched: %w; a [ that stands for itself is written [[]", p, err)
 		}
 		var err error

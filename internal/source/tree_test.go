@@ -142,7 +142,7 @@ func TestResolve(t *testing.T) {
 		t.Errorf("a pattern that matches nothing: %v", err)
 	}
 	for _, bad := range []string{"/a[", "a/x[]]go", "*/[a-"} {
-		if _, err := tree.Resolve(Selection{Path: bad, Wildcard: true}); !errors.Is(err, filepath.ErrBadPattern) {
+		if _, err := tree.Resolve(Selection{Path: bad, Wildcard: true}); !errors.Is(err, path.ErrBadPattern) {
 			t.Errorf("%s, which is no pattern: %v", bad, err)
 		}
 		if _, err := tree.Resolve(Selection{Path: bad}); !errors.Is(err, fs.ErrNotExist) {
