@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"math"
 	"regexp"
@@ -62,14 +63,10 @@ func envProblem(err error, before int) error {
 }
 
 // readEnvFiles reads the files of --env-file. Of several the later one wins.
-func (l *loader) readEnvFiles() {
+func (l *loader) readEnvFiles(ctx context.Context) {
 	for _, name := range l.req.EnvFiles {
 		path := l.abs(name)
-		l.project.Files = append(l.project.Files, path)
-		text, err := l.readFile()(path)
-		if err == nil && len(text) > maxFileSize {
-			err = errTooLarge
-		}
+		text, err := l.readGiven(ctx, path)
 		if err != nil {
 			l.errorf(nil, "Cannot read the file of --env-file", "%s: %s", name, readProblem(err))
 			continue

@@ -89,7 +89,7 @@ func (l *loader) find(ctx context.Context) {
 		return
 	}
 	for _, name := range files {
-		l.readNamed(name)
+		l.readNamed(ctx, name)
 	}
 	if len(l.sources) > 0 && l.sources[0].ours {
 		l.project.Dir = l.sources[0].base
@@ -118,7 +118,7 @@ func (l *loader) filesFromEnv() []string {
 }
 
 // readNamed reads a file that the user named.
-func (l *loader) readNamed(name string) {
+func (l *loader) readNamed(ctx context.Context, name string) {
 	name = strings.TrimPrefix(name, cwdPrefix)
 	switch {
 	case name == "-":
@@ -128,9 +128,13 @@ func (l *loader) readNamed(name string) {
 		l.errorf(nil, "Cannot read the build file", "%q is a URL. Name it as the first argument instead: zbuild bake URL.", name)
 		return
 	}
-	if _, err := l.read(name); err != nil {
+	path := l.abs(name)
+	text, err := l.readGiven(ctx, path)
+	if err != nil {
 		l.errorf(nil, "Cannot read the build file", "%s: %s", name, readProblem(err))
+		return
 	}
+	l.add(l.sourceOf(name, path, text))
 }
 
 func (l *loader) readStdin() {
@@ -260,11 +264,16 @@ func (l *loader) open(name, path string) (*source, error) {
 	if len(text) > maxFileSize {
 		return nil, errTooLarge
 	}
+	return l.sourceOf(name, path, text), nil
+}
+
+// sourceOf is a build file with that text.
+func (l *loader) sourceOf(name, path string, text []byte) *source {
 	s := &source{name: name, path: path, base: l.req.Dir, ours: isOurs(path), text: text}
 	if s.ours || l.fileRelative {
 		s.base = filepath.Dir(path)
 	}
-	return s, nil
+	return s
 }
 
 func (l *loader) add(s *source) *source {

@@ -24,6 +24,9 @@ type Request struct {
 	// ReadFile reads a build file; nil reads regular files of this host, up to a
 	// limit. It is never asked for anything but build files and files of values.
 	ReadFile func(path string) ([]byte, error)
+	// Pipes are read where the command line names one instead of a file; nil if none
+	// shall be.
+	Pipes *Pipes
 	// ReadRemote reads build files from behind a URL, if the first of Targets is
 	// one; nil if there is nothing that does.
 	ReadRemote ReadRemote
@@ -130,8 +133,8 @@ func (l *loader) run(ctx context.Context) {
 		l.canceled(ctx)
 		return
 	}
-	l.readVarFiles()
-	l.readEnvFiles()
+	l.readVarFiles(ctx)
+	l.readEnvFiles(ctx)
 	before := len(l.diags)
 	l.prepare(ctx)
 	if !l.diags[before:].HasErrors() { // of the files by themselves

@@ -86,7 +86,7 @@ func (l *loader) findRemote(ctx context.Context, address string, files []string)
 	l.remote = &remoteDefinition{url: address, kind: kind}
 	l.addRemote(found, remote)
 	for _, name := range local {
-		l.readNamed(name)
+		l.readNamed(ctx, name)
 	}
 	if len(l.sources) == 0 && !l.diags.HasErrors() {
 		l.errorf(nil, "No build file found", "There is no build file behind %s. Name one with --file.", redact(address))

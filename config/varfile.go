@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -22,14 +23,10 @@ type givenValue struct {
 
 // readVarFiles reads the files of --var-file: attributes in HCL or a JSON object,
 // whose values are constants. Of several files the later one wins.
-func (l *loader) readVarFiles() {
+func (l *loader) readVarFiles(ctx context.Context) {
 	for _, name := range l.req.VarFiles {
 		path := l.abs(name)
-		l.project.Files = append(l.project.Files, path)
-		text, err := l.readFile()(path)
-		if err == nil && len(text) > maxFileSize {
-			err = errTooLarge
-		}
+		text, err := l.readGiven(ctx, path)
 		if err != nil {
 			l.errorf(nil, "Cannot read the file of --var-file", "%s: %s", name, readProblem(err))
 			continue

@@ -170,6 +170,7 @@ func (a *app) session(p projectFlags, targets, overrides []string, sink event.Si
 			Vars:          vars,
 			VarFiles:      p.VarFiles,
 			EnvFiles:      p.EnvFiles,
+			Pipes:         &config.Pipes{},
 			Targets:       targets,
 			Overrides:     overrides,
 			Allow:         p.Allow,
@@ -187,11 +188,13 @@ func (a *app) session(p projectFlags, targets, overrides []string, sink event.Si
 
 // enterLate has the user namespace entered when the engine is asked for and not
 // before: only what starts from an image needs the store. Nothing has been printed
-// or built by then, so the process may start itself again; but standard input can
-// be read only once.
+// or built by then, so the process may start itself again; but standard input and
+// pipes can be read only once.
 func enterLate(opt *session.Options) error {
-	if slices.Contains(opt.Load.Files, "-") {
-		return enterNamespace()
+	for _, name := range slices.Concat(opt.Load.Files, opt.Load.EnvFiles, opt.Load.VarFiles) {
+		if info, err := os.Stat(name); name == "-" || err == nil && !info.Mode().IsRegular() {
+			return enterNamespace()
+		}
 	}
 	open := opt.OpenEngine
 	opt.OpenEngine = func(ctx context.Context) (session.Engine, error) {

@@ -114,7 +114,7 @@ func (a *app) targetNames(line string, args posener.Args) []string {
 	if err != nil {
 		return nil
 	}
-	opt.Load.ListOnly, opt.Load.EvaluateOnly = true, true
+	opt.Load.ListOnly, opt.Load.EvaluateOnly, opt.Load.Pipes = true, true, nil
 	project, _ := config.Load(context.Background(), opt.Load)
 	var names []string
 	for _, t := range project.Listed {
