@@ -37,6 +37,11 @@ type loop struct {
 	batch   Batch // and this is it
 	timer   *time.Timer
 	armed   bool
+
+	noise   noise
+	concern bool        // the change that is being handled concerns somebody
+	rest    *time.Timer // after which changes are listened to again,
+	resting bool        // and they are not now
 }
 
 // directory is a directory that is watched.
@@ -67,20 +72,26 @@ const renameWindow = 64
 func newLoop(opt Options, w *Watcher) *loop {
 	l := &loop{opt: opt, w: w, settler: newSettler(opt.Quiet, opt.Ceiling)}
 	l.unwatch()
-	l.timer = time.NewTimer(time.Hour)
+	l.timer, l.rest = time.NewTimer(time.Hour), time.NewTimer(time.Hour)
 	l.timer.Stop()
+	l.rest.Stop()
 	return l
 }
 
 func (l *loop) run() {
 	defer close(l.w.done)
 	defer l.timer.Stop()
+	defer l.rest.Stop()
 	l.open()
 	defer func() { l.n.close() }()
 	for {
 		var out chan Batch // nobody takes what has not settled
 		if l.ready {
 			out = l.w.batches
+		}
+		events := l.n.events()
+		if l.resting {
+			events = nil
 		}
 		select {
 		case <-l.w.quit:
@@ -90,10 +101,13 @@ func (l *loop) run() {
 				l.replace(*r.set)
 			}
 			r.answer <- Stats{Directories: len(l.dirs), Polling: l.polling}
-		case e, ok := <-l.n.events():
+		case e, ok := <-events:
 			if ok {
-				l.event(e)
+				l.hear(e)
 			}
+		case <-l.rest.C:
+			l.resting = false
+			l.noise.rested(time.Now())
 		case <-l.n.lost():
 			l.rescan()
 		case <-l.timer.C:
@@ -174,6 +188,7 @@ func there(path string) bool {
 func (l *loop) note(path string, born bool) {
 	passive := l.set.Passive != nil && l.set.Passive(path)
 	now := time.Now()
+	l.concern = true
 	l.settler.note(path, born, passive, now)
 	l.unsettle(now)
 }
@@ -204,6 +219,18 @@ func (l *loop) replace(set Set) {
 	l.register()
 }
 
+// hear handles one change, and then listens to no others for a moment if they are
+// noise. While something is to settle it listens: when nothing more comes it has.
+func (l *loop) hear(e fsnotify.Event) {
+	came := time.Now()
+	l.concern = l.polling || l.settler.pending()
+	l.event(e)
+	if l.noise.heard(l.concern, came, time.Now()) {
+		l.rest.Reset(restTime)
+		l.resting = true
+	}
+}
+
 // event handles one change.
 func (l *loop) event(e fsnotify.Event) {
 	if e.Name == "" {
@@ -211,6 +238,10 @@ func (l *loop) event(e fsnotify.Event) {
 	}
 	if l.renames > 0 {
 		l.renames--
+	}
+	if !e.Has(fsnotify.Create|fsnotify.Remove|fsnotify.Rename) && len(l.byPivot[e.Name]) == 0 {
+		l.match(e.Name, false, false) // a file is where it was
+		return
 	}
 	polling := l.polling
 	info, err := os.Lstat(e.Name)

@@ -91,7 +91,7 @@ func (l *loop) watch(dir string) bool {
 		}
 		return false
 	}
-	l.dirs[dir] = &directory{info: info, keep: true}
+	l.dirs[dir], l.concern = &directory{info: info, keep: true}, true
 	for child := dir; ; child = filepath.Dir(child) {
 		parent := filepath.Dir(child)
 		if _, linked := l.below[parent][child]; linked || parent == child {
@@ -174,6 +174,7 @@ func (l *loop) forget(dir string) {
 
 // drop stops watching one directory.
 func (l *loop) drop(dir string) {
+	l.concern = true
 	delete(l.dirs, dir)
 	l.n.remove(dir)
 	for child := dir; len(l.below[child]) == 0 && l.dirs[child] == nil; child = filepath.Dir(child) {

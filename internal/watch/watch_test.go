@@ -309,6 +309,30 @@ func TestProjectReplaced(t *testing.T) {
 	})
 }
 
+// The directory that all is in is removed while somebody works in it, as the user's
+// shell does, and another one takes its place. As long as it is in use the system does
+// not say of the directory itself that it is gone: only the one above it knows.
+func TestProjectRemovedInUse(t *testing.T) {
+	backends(t, func(t *testing.T, opt Options) {
+		s := &scene{T: t, dir: filepath.Join(t.TempDir(), "project"), w: New(opt)}
+		t.Cleanup(s.w.Close)
+		s.write("conf", "1")
+		used, err := os.Open(s.dir)
+		s.check(err)
+		t.Cleanup(func() { s.check(used.Close()) })
+		if _, err := s.w.Set(Set{Top: s.dir, Files: []string{s.path("conf")}, Trees: []Tree{{Root: s.dir, Filter: lexical{}}}}); err != nil {
+			t.Fatal(err)
+		}
+		s.check(os.RemoveAll(s.dir))
+		s.settled()
+		s.write("conf", "22")
+		s.collect("conf", "")
+		s.settled()
+		s.write("conf", "333")
+		s.collect("conf")
+	})
+}
+
 func TestBurst(t *testing.T) {
 	backends(t, func(t *testing.T, opt Options) {
 		s := watching(t, opt)
