@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,19 +32,9 @@ func TestExhausted(t *testing.T) {
 		{"max_inotify_instances", 0, []string{"inotify instances", "sysctl fs.inotify.max_user_instances="}},
 	} {
 		t.Run(tt.limit, func(t *testing.T) {
-			cmd := exec.Command(os.Args[0], "-test.run=^TestExhausted$", "-test.v", "-test.count=1")
-			cmd.Env = append(os.Environ(), fmt.Sprintf("ZBUILD_TEST_EXHAUSTED=/proc/sys/user/%s=%d", tt.limit, tt.max))
-			cmd.SysProcAttr = &syscall.SysProcAttr{
-				Cloneflags:  syscall.CLONE_NEWUSER,
-				UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
-				GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
-			}
-			out, err := cmd.CombinedOutput()
-			if err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
+			out := exhausting(t, "^TestExhausted$", fmt.Sprintf("/proc/sys/user/%s=%d", tt.limit, tt.max))
 			for _, w := range tt.want {
-				if !strings.Contains(string(out), w) {
+				if !strings.Contains(out, w) {
 					t.Errorf("no %q in\n%s", w, out)
 				}
 			}
@@ -85,6 +76,63 @@ func exhaustedInside(t *testing.T) {
 		t.Fatalf("told %d times: %+v", len(told), told)
 	}
 	t.Logf("%s; %s", told[0].Reason, told[0].Advice)
+}
+
+// What the system has told and nobody has read yet is lost when polling takes its place.
+func TestExhaustedLater(t *testing.T) {
+	if os.Getenv("ZBUILD_TEST_EXHAUSTED") == "" {
+		exhausting(t, "^TestExhaustedLater$", "/proc/sys/user/max_inotify_watches=8")
+		return
+	}
+	file, value, _ := strings.Cut(os.Getenv("ZBUILD_TEST_EXHAUSTED"), "=")
+	if err := os.WriteFile(file, []byte(value), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	entered, release := make(chan bool), make(chan bool)
+	var once sync.Once
+	s := watching(t, Options{Quiet: 30 * time.Millisecond}, func(set *Set) {
+		set.Passive = func(string) bool {
+			once.Do(func() { entered <- true; <-release })
+			return false
+		}
+	})
+	stats, err := s.w.Stats()
+	s.check(err)
+	if stats.Polling {
+		t.Fatal("there are watches enough at first")
+	}
+	s.write("src/stop", "1")
+	<-entered
+	s.write("src/1/2/3/4/5/6/7/8/9/file", "1")
+	s.write("src/a/b/file", "22")
+	close(release)
+	for deadline := time.After(20 * time.Second); ; {
+		select {
+		case b := <-s.w.Batches():
+			if b.Rescan || slices.Contains(b.Paths, s.path("src/a/b/file")) {
+				return
+			}
+		case <-deadline:
+			t.Fatal("a change was lost, and nobody says so")
+		}
+	}
+}
+
+// exhausting runs a test of this program in a user namespace of its own.
+func exhausting(t *testing.T, test, limit string) string {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run="+test, "-test.v", "-test.count=1")
+	cmd.Env = append(os.Environ(), "ZBUILD_TEST_EXHAUSTED="+limit)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return string(out)
 }
 
 // The kernel's queue overflows while nobody reads it: then all is looked at, and

@@ -17,6 +17,7 @@ type loop struct {
 	opt Options
 	w   *Watcher
 	set Set
+	top string // the Set's, without links
 
 	n       notifier
 	polling bool
@@ -32,6 +33,7 @@ type loop struct {
 	// like the directory that is watched may be watched under its old one.
 	renames int
 
+	seen    bool // there has been a Set before
 	settler *settler
 	ready   bool  // what there is has settled,
 	batch   Batch // and this is it
@@ -99,6 +101,7 @@ func (l *loop) run() {
 		case r := <-l.w.requests:
 			if r.set != nil {
 				l.replace(*r.set)
+				l.seen = true
 			}
 			r.answer <- Stats{Directories: len(l.dirs), Polling: l.polling}
 		case e, ok := <-events:
@@ -147,6 +150,9 @@ func (l *loop) degrade(reason, advice string) {
 	l.n, l.polling = newPoller(DefaultPoll), true
 	l.opt.Degraded(Degradation{Reason: reason, Advice: advice, Poll: DefaultPoll})
 	l.unwatch()
+	if l.seen {
+		l.lose() // what was told and has not been read
+	}
 }
 
 // unwatch knows of no directory any more.

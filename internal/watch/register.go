@@ -20,6 +20,7 @@ func (l *loop) tryRegister() bool {
 	for _, d := range l.dirs {
 		d.keep = false
 	}
+	l.top = locate(l.set.Top).real
 	l.byPivot, l.byRoot = make(map[string][]*anchor), make(map[string][]*anchor)
 	polling := l.polling
 	for _, a := range l.anchors {
@@ -43,7 +44,7 @@ func (l *loop) anchor(a *anchor) {
 	for range 10 {
 		a.where = a.locate()
 		before := len(l.dirs)
-		for _, p := range append(a.where.pivots, ancestors(a.where.real, l.set.Top)...) {
+		for _, p := range a.where.moving(l.top) {
 			if !slices.Contains(l.byPivot[p], a) {
 				l.byPivot[p] = append(l.byPivot[p], a)
 			}
@@ -193,8 +194,13 @@ func (l *loop) rescan() {
 	for dir := range l.dirs {
 		l.forget(dir)
 	}
+	l.lose()
+	l.register()
+}
+
+// lose says that changes were lost.
+func (l *loop) lose() {
 	now := time.Now()
 	l.settler.lost(now)
 	l.unsettle(now)
-	l.register()
 }

@@ -98,6 +98,17 @@ func (w whereabouts) same(o whereabouts) bool {
 	return w.real == o.real && w.exists == o.exists && slices.Equal(w.pivots, o.pivots)
 }
 
+// moving are the paths whose coming or going may make it another place: the pivots, and
+// directories above them and above the end.
+func (w whereabouts) moving(top string) []string {
+	out := slices.Clone(w.pivots)
+	for _, p := range append(slices.Clone(w.pivots), w.real) {
+		out = append(out, ancestors(p, top)...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 // ancestors are the directories above a real path: the nearest one, and those in
 // top, top included.
 func ancestors(real, top string) []string {

@@ -309,6 +309,60 @@ func TestProjectReplaced(t *testing.T) {
 	})
 }
 
+// A directory that holds a link on the way is renamed, and another one takes its place.
+func TestLinkReplaced(t *testing.T) {
+	backends(t, func(t *testing.T, opt Options) {
+		s := watching(t, opt, func(set *Set) {
+			dir := set.Top
+			for path, target := range map[string]string{"x/y/conf": "../../conf", "x/y/tree": "../../src", "other/y/conf": "../../conf2", "other/y/tree": "../../src2"} {
+				if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(path)), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Symlink(target, filepath.Join(dir, path)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			set.Files = []string{filepath.Join(dir, "x/y/conf")}
+			set.Trees = []Tree{{Root: filepath.Join(dir, "x/y/tree"), Filter: lexical{}}}
+		})
+		s.write("conf2", "1")
+		s.write("src2/file", "1")
+		s.rename("x", "old")
+		s.rename("other", "x")
+		s.collect("x/y/conf", "x/y/tree")
+		s.settled()
+		s.write("conf2", "22")
+		s.collect("x/y/conf")
+		s.write("src2/file", "22")
+		s.collect("x/y/tree/file")
+	})
+}
+
+// The user works in a directory that a link leads to: what is in it may be replaced all
+// the same.
+func TestTopIsLink(t *testing.T) {
+	backends(t, func(t *testing.T, opt Options) {
+		s := watching(t, opt, func(set *Set) {
+			dir := set.Top
+			if err := os.Symlink(dir, dir+".link"); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.MkdirAll(filepath.Join(dir, "p/q/r"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			set.Top = dir + ".link"
+			set.Files = []string{filepath.Join(dir, "p/q/r/conf")}
+			set.Trees = nil
+		})
+		s.rename("p", "old")
+		s.write("p/q/r/conf", "1")
+		s.collect("p/q/r/conf")
+		s.settled()
+		s.write("p/q/r/conf", "22")
+		s.collect("p/q/r/conf")
+	})
+}
+
 // The directory that all is in is removed while somebody works in it, as the user's
 // shell does, and another one takes its place. As long as it is in use the system does
 // not say of the directory itself that it is gone: only the one above it knows.
