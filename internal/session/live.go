@@ -37,6 +37,9 @@ type live struct {
 	// came to a failure of their own, with what they were made of then. synced are
 	// those whose containers have newer files than their images.
 	built, failed, synced map[string]runner.Fingerprint
+	// owed are those that something kept from being built: what has changed since is not
+	// all that is to be done for them.
+	owed map[string]bool
 
 	images replaced
 
@@ -83,6 +86,7 @@ func newLive(s *Session, opt WatchOptions, w *watch.Watcher) *live {
 	return &live{
 		s: s, opt: opt, w: w, memory: source.NewMemory(), texts: make(texts),
 		built: make(map[string]runner.Fingerprint), failed: make(map[string]runner.Fingerprint), synced: make(map[string]runner.Fingerprint),
+		owed: make(map[string]bool),
 	}
 }
 
@@ -201,6 +205,9 @@ func (l *live) load(ctx context.Context, reload bool) *Generation {
 		read[f] = textOf(f)
 	}
 	for name, text := range g.Project.Sources {
+		if slices.Contains(l.s.opt.Load.VarFiles, name) {
+			continue // its values are left out of that
+		}
 		path := name
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(l.s.opt.Load.Dir, name)
@@ -327,6 +334,14 @@ func (l *live) build(ctx context.Context, o order, start time.Time, out *outcome
 	l.s.runWith(ctx, g, hasher, l.memory)
 	out.canceled = ctx.Err() != nil
 	l.settle(g, affected, prints)
+	for _, t := range affected {
+		switch {
+		case l.built[t] == prints[t]:
+			delete(l.owed, t)
+		case !out.canceled: // or the next generation has this one's changes, too
+			l.owed[t] = true
+		}
+	}
 	l.opt.observe(Finished{Started: started, Generation: g, Canceled: out.canceled, Duration: l.s.opt.Now().Sub(start)})
 	if l.opt.Prune {
 		l.images.note(g.Result)
@@ -341,7 +356,11 @@ func (l *live) affected(plan *planner.Plan, prints map[string]runner.Fingerprint
 			continue
 		}
 		f := prints[t.Name]
-		build := l.built[t.Name] != f && l.synced[t.Name] != f && (l.failed[t.Name] != f || o.failed)
+		have, synced := l.synced[t.Name] // newer than the image
+		if !synced {
+			have = l.built[t.Name]
+		}
+		build := have != f && (l.failed[t.Name] != f || o.failed)
 		for _, p := range o.batch.Paths {
 			build = build || l.scope.targets[t.Name].watchesToo(p)
 		}

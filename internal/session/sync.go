@@ -36,6 +36,9 @@ func (l *live) sync(ctx context.Context, o order, affected []string, prints map[
 		if l.built[target] == "" && l.synced[target] == "" {
 			return false // there is no image, so no container either
 		}
+		if l.owed[target] {
+			return false
+		}
 		files := l.syncFiles(target, l.scope.concerned(target, o.batch.Paths, l.memory))
 		if len(files) == 0 || l.opt.Sync(ctx, SyncRequest{Target: target, Files: files}) != nil {
 			return false

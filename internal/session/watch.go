@@ -50,7 +50,7 @@ type Command int
 const (
 	RebuildAll    Command = iota // look at everything anew, build all targets
 	RebuildFailed                // try again what has failed
-	TogglePause                  // collect changes and build nothing, or go on
+	TogglePause                  // collect changes and begin nothing, or go on
 )
 
 // maxRestarts is how often in a row a generation may be stopped for a newer one.
@@ -122,7 +122,7 @@ func (c *control) run(batches <-chan watch.Batch) error {
 			} else {
 				c.restarts = 0
 			}
-			if c.pending.empty() {
+			if c.pending.empty() || c.paused {
 				c.wait()
 			}
 		}
@@ -153,7 +153,7 @@ func (c *control) changed(b watch.Batch) {
 		}
 		return
 	}
-	if c.queues() {
+	if c.paused || c.queues() {
 		c.pending.merge(order{batch: b})
 		return
 	}
@@ -182,7 +182,7 @@ func (c *control) command(cmd Command) {
 	switch cmd {
 	case RebuildAll:
 		c.pending.merge(order{everything: true})
-		if c.cancel != nil && !c.queues() {
+		if c.cancel != nil && !c.paused && !c.queues() {
 			c.restart()
 		}
 	case RebuildFailed:

@@ -43,6 +43,7 @@ type watched struct {
 	*testing.T
 	dir, store string
 	opt        session.WatchOptions
+	request    func(*config.Request) // changes it; nil to leave it
 	commands   chan session.Command
 	cancel     context.CancelFunc
 	done       chan error
@@ -88,8 +89,12 @@ func (w *watched) start() *watched {
 	w.Helper()
 	ctx, cancel := context.WithCancel(w.Context())
 	w.cancel, w.done = cancel, make(chan error, 1)
+	load := request(w.dir)
+	if w.request != nil {
+		w.request(&load)
+	}
 	go func() {
-		s := session.New(session.Options{Load: request(w.dir), OpenEngine: openAt(w.store), Sink: w})
+		s := session.New(session.Options{Load: load, OpenEngine: openAt(w.store), Sink: w})
 		err := s.Watch(ctx, w.opt)
 		w.done <- errors.Join(err, s.Close())
 	}()

@@ -1,0 +1,172 @@
+package session_test
+
+import (
+	"context"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/zbuild/zbuild/config"
+	"github.com/zbuild/zbuild/internal/session"
+)
+
+// container is what sync rules copy files into.
+type container struct {
+	mu    sync.Mutex
+	files map[string]string
+}
+
+func (c *container) sync(_ context.Context, req session.SyncRequest) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, f := range req.Files {
+		raw, err := os.ReadFile(f.From)
+		if err != nil {
+			return err
+		}
+		c.files[f.To] = string(raw)
+	}
+	return nil
+}
+
+func (c *container) file(name string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.files[name]
+}
+
+// synced waits for a number of copies.
+func (w *watched) synced(n int) {
+	w.Helper()
+	w.until("a copy", func() bool {
+		have := 0
+		for _, notice := range w.notices {
+			if _, ok := notice.(session.Synced); ok {
+				have++
+			}
+		}
+		return have >= n
+	})
+	w.quiet()
+}
+
+const syncing = `
+target "web" {
+  context           = "src"
+  tags              = ["localhost/web"]
+  dockerfile-inline = "FROM scratch\nCOPY . /\n"
+  watch {
+    sync {
+      path      = "src/site"
+      target    = "/srv"
+      container = "c"
+    }
+  }
+}
+target "api" {
+  context    = "beside"
+  dockerfile = "../src/other"
+}
+group "default" { targets = ["web", "api"] }
+`
+
+func syncProject(t *testing.T) (*watched, *container) {
+	t.Helper()
+	w := newWatched(t, map[string]string{"zbuild.hcl": syncing, "src/site/index": "A", "src/other": "FROM scratch\n", "beside/file": "0"})
+	c := &container{files: make(map[string]string)}
+	w.opt.Sync = c.sync
+	return w.start(), c
+}
+
+// What was copied into a container is not what is in its image: to have the image's
+// content again is a change.
+func TestSyncBack(t *testing.T) {
+	w, c := syncProject(t)
+	w.forget()
+	w.save("src/site/index", "BB")
+	w.synced(1)
+	w.save("src/site/index", "A")
+	w.synced(2)
+	if got := c.file("/srv/index"); got != "A" {
+		t.Errorf("the container has %q", got)
+	}
+}
+
+// What a target still needs built is built, whatever is copied.
+func TestSyncOwed(t *testing.T) {
+	w, _ := syncProject(t)
+	// Nothing gets a name if one target fails.
+	const failing = "FROM scratch\nCOPY missing /\n"
+	w.does(func() { w.save("src/other", failing) })
+	w.does(func() { w.save("src/site/index", "BB") })
+	w.does(func() { w.save("beside/missing", "1") })
+	w.has("web", "/other", failing)
+	w.has("web", "/site/index", "BB")
+}
+
+// While it is paused a change stops nothing and starts nothing.
+func TestPauseWhileBuilding(t *testing.T) {
+	w := newWatched(t, map[string]string{"zbuild.hcl": "target \"default\" {\n  context = \"src\"\n  dockerfile-inline = \"FROM scratch\\nCOPY . /\\n\"\n}\n", "src/file": "0"})
+	var building atomic.Bool
+	observe := w.opt.Observe
+	w.opt.Observe = func(n session.Notice) {
+		observe(n)
+		if _, ok := n.(session.Started); ok && building.CompareAndSwap(true, false) {
+			w.commands <- session.TogglePause
+			w.check(os.WriteFile(w.path("src/file"), []byte("22"), 0o644))
+			time.Sleep(10 * w.opt.Quiet)
+		}
+	}
+	w.start()
+	w.quiet()
+	w.forget()
+	building.Store(true)
+	w.write("src/file", "1")
+	w.until("a rest", func() bool {
+		return slices.ContainsFunc(w.notices, func(n session.Notice) bool { p, ok := n.(session.Waiting); return ok && p.Paused })
+	})
+	w.quiet()
+	if all := w.finished(); len(all) != 1 {
+		t.Errorf("%d builds came to their end: %+v", len(all), w.notices)
+	}
+	w.forget()
+	w.commands <- session.TogglePause
+	w.until("a build", func() bool {
+		return slices.ContainsFunc(w.notices, func(n session.Notice) bool { f, ok := n.(session.Finished); return ok && !f.Canceled })
+	})
+	f := w.finished()[0]
+	if !slices.Equal(f.Started.Changed, []string{"src/file"}) {
+		t.Errorf("built because of %q", f.Started.Changed)
+	}
+}
+
+// A file of variables is read once for each change.
+func TestVariablesFile(t *testing.T) {
+	w := newWatched(t, map[string]string{
+		"zbuild.hcl": "variable \"V\" {\n  default = \"none\"\n}\nvariable \"W\" {\n  default = \"none\"\n}\ntarget \"default\" {\n  context = \"src\"\n  dockerfile-inline = \"FROM scratch\\nCOPY . /\\nLABEL v=${V} w=${W}\\n\"\n}\n",
+		"vars.hcl":   "V = \"1\"\n", "src/file": "0",
+	})
+	var loads atomic.Int64
+	w.request = func(r *config.Request) {
+		r.VarFiles = []string{"vars.hcl"}
+		r.LookupEnv = func(name string) (string, bool) {
+			if name == "W" {
+				loads.Add(1)
+			}
+			return "", false
+		}
+	}
+	w.start()
+	first := loads.Swap(0)
+	w.does(func() { w.save("src/file", "22") })
+	if n := loads.Swap(0); n != 0 {
+		t.Errorf("a variable was looked up %d times for a change of the context", n)
+	}
+	w.does(func() { w.save("vars.hcl", "V = \"22\"\n") })
+	if n := loads.Load(); n != first {
+		t.Errorf("it was looked up %d times at first, and %d times for another value", first, n)
+	}
+}
