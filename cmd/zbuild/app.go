@@ -27,6 +27,7 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	dir            string       // working directory
+	environ        []string     // the user's, before the engine has added to it
 	style          render.Style // of stderr
 	outStyle       render.Style // of stdout
 	dumb           bool         // the terminal can only go on to the next line
@@ -49,6 +50,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 }
 
 func (a *app) run(args []string) error {
+	a.environ = os.Environ()
 	var err error
 	if a.dir, err = os.Getwd(); err != nil {
 		return usage(fmt.Errorf("the working directory cannot be found: %w", err))
@@ -165,7 +167,7 @@ func (a *app) session(p projectFlags, targets, overrides []string, sink event.Si
 			Files:         p.Files,
 			Stdin:         a.stdin,
 			LookupEnv:     os.LookupEnv,
-			Environ:       os.Environ(),
+			Environ:       a.environ,
 			Version:       cmp.Or(version, "devel"),
 			Vars:          vars,
 			VarFiles:      p.VarFiles,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 	libbuildah "go.podman.io/buildah"
+	"go.podman.io/storage/pkg/homedir"
 	"go.podman.io/storage/pkg/unshare"
 	"golang.org/x/sys/unix"
 
@@ -46,7 +47,22 @@ func enterNamespace() error {
 	log.AddHook(namespaceHook{})
 	defer log.ReplaceHooks(hooks)
 	unshare.MaybeReexecUsingUserNamespace(false)
-	return nil
+	return setRuntimeDir()
+}
+
+// setRuntimeDir gives an ordinary user who has no directory for what lasts as long as
+// they are logged in, as after su and in CI, the one that buildah gives them. Without one
+// credentials are looked for where root's are, which may not be looked at.
+func setRuntimeDir() error {
+	const variable = "XDG_RUNTIME_DIR"
+	if !unshare.IsRootless() || os.Getenv(variable) != "" {
+		return nil
+	}
+	dir, err := homedir.GetRuntimeDir()
+	if err != nil {
+		return &session.EngineError{Err: fmt.Errorf("%s is not set, and there is no other directory for credentials: %w", variable, err)}
+	}
+	return os.Setenv(variable, dir)
 }
 
 // namespaceHook ends the process when it cannot enter a user namespace.

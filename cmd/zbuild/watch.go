@@ -131,7 +131,7 @@ func (c *watchCmd) Run(a *app) error {
 	a.logs.divert(v)
 	err = s.Watch(ctx, session.WatchOptions{
 		Quiet: c.Debounce, Ceiling: c.Ceiling, Poll: time.Duration(c.Poll), OnBusy: config.OnBusy(c.OnBusy),
-		Commands: commands, Observe: observe, Sync: podmanSync, Prune: c.Prune, Written: c.written(a.dir),
+		Commands: commands, Observe: observe, Sync: a.podmanSync, Prune: c.Prune, Written: c.written(a.dir),
 	})
 	a.logs.divert(nil)
 	v.end()

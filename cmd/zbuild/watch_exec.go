@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -92,7 +93,7 @@ func (f *after) run(ctx context.Context, h hook) {
 	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir = h.dir
-	cmd.Env = append(os.Environ(), h.env...)
+	cmd.Env = slices.Concat(f.a.environ, h.env)
 	cmd.Stdout, cmd.Stderr = f.a.stderr, f.a.stderr
 	ownGroup(cmd)
 	err := cmd.Run()
@@ -149,14 +150,14 @@ func environment(target, image, digest string, changed []string) []string {
 }
 
 // podmanSync copies files into running containers, by podman.
-func podmanSync(ctx context.Context, req session.SyncRequest) error {
+func (a *app) podmanSync(ctx context.Context, req session.SyncRequest) error {
 	containers := make(map[string][]string) // by rule
 	for _, f := range req.Files {
 		key := f.Rule.Container + "\x00" + f.Rule.Label
 		ids, known := containers[key]
 		if !known {
 			var err error
-			if ids, err = runningContainers(ctx, f.Rule); err != nil {
+			if ids, err = a.runningContainers(ctx, f.Rule); err != nil {
 				return err
 			}
 			containers[key] = ids
@@ -165,7 +166,7 @@ func podmanSync(ctx context.Context, req session.SyncRequest) error {
 			return errors.New("no such container is running")
 		}
 		for _, id := range ids {
-			if err := podmanCopy(ctx, id, f); err != nil {
+			if err := a.podmanCopy(ctx, id, f); err != nil {
 				return err
 			}
 		}
@@ -173,8 +174,10 @@ func podmanSync(ctx context.Context, req session.SyncRequest) error {
 	return nil
 }
 
-func podman(ctx context.Context, args ...string) (string, error) {
-	out, err := exec.CommandContext(ctx, "podman", args...).Output()
+func (a *app) podman(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "podman", args...)
+	cmd.Env = a.environ
+	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		err = fmt.Errorf("podman %s: %s", args[0], strings.TrimSpace(string(exit.Stderr)))
@@ -183,23 +186,23 @@ func podman(ctx context.Context, args ...string) (string, error) {
 }
 
 // runningContainers are those that a rule names.
-func runningContainers(ctx context.Context, rule config.SyncRule) ([]string, error) {
+func (a *app) runningContainers(ctx context.Context, rule config.SyncRule) ([]string, error) {
 	filter := "label=" + rule.Label
 	if rule.Container != "" {
 		filter = "name=^" + regexp.QuoteMeta(rule.Container) + "$"
 	}
-	out, err := podman(ctx, "ps", "--quiet", "--no-trunc", "--filter", "status=running", "--filter", filter)
+	out, err := a.podman(ctx, "ps", "--quiet", "--no-trunc", "--filter", "status=running", "--filter", filter)
 	return strings.Fields(out), err
 }
 
 // podmanCopy copies one file, or removes it. A removal goes through the mounted
 // tree: an image need not have a program for it.
-func podmanCopy(ctx context.Context, id string, f session.SyncFile) error {
+func (a *app) podmanCopy(ctx context.Context, id string, f session.SyncFile) error {
 	if !f.Removed {
-		_, err := podman(ctx, "cp", f.From, id+":"+f.To)
+		_, err := a.podman(ctx, "cp", f.From, id+":"+f.To)
 		return err
 	}
-	dir, err := podman(ctx, "mount", id)
+	dir, err := a.podman(ctx, "mount", id)
 	if err != nil {
 		return err
 	}
@@ -208,6 +211,6 @@ func podmanCopy(ctx context.Context, id string, f session.SyncFile) error {
 		err = root.RemoveAll(strings.TrimPrefix(f.To, "/"))
 		err = errors.Join(err, root.Close())
 	}
-	_, err2 := podman(ctx, "unmount", id)
+	_, err2 := a.podman(ctx, "unmount", id)
 	return errors.Join(err, err2)
 }
