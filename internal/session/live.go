@@ -252,19 +252,29 @@ func (l *live) keepWatching(read texts) {
 
 // watch has everything watched that the generation reads.
 func (l *live) watch(g *Generation) error {
+	for range 5 {
+		if again, err := l.watchOnce(g); err != nil || !again {
+			return err
+		}
+	}
+	return nil
+}
+
+// watchOnce reports whether to do it again: something else was to be watched by the
+// time when all was.
+func (l *live) watchOnce(g *Generation) (again bool, err error) {
 	var set watch.Set
 	var marks []*source.Footprint
 	if l.scope != nil {
-		var err error
 		if set, marks, err = l.scope.watchSet(l.memory); err != nil {
-			return err
+			return false, err
 		}
 	}
 	l.mu.Lock()
 	files := slices.Sorted(maps.Keys(l.texts))
 	l.mu.Unlock()
 	if l.marks != nil && slices.Equal(marks, l.marks) && slices.Equal(files, l.files) && g.Number != l.s.number {
-		return nil
+		return false, nil
 	}
 	set.Files = append(set.Files, files...)
 	slices.Sort(set.Files)
@@ -284,10 +294,10 @@ func (l *live) watch(g *Generation) error {
 	}
 	stats, err := l.w.Set(set)
 	if err != nil {
-		return err
+		return false, err
 	}
 	l.marks, l.files, l.stats = marks, files, stats
-	return nil
+	return !l.scope.stands(l.memory), nil
 }
 
 // build builds what the last good plan asks for and is not up to date.

@@ -133,6 +133,22 @@ func (sc *scope) watchSet(memory *source.Memory) (set watch.Set, marks []*source
 	return set, marks, nil
 }
 
+// stands reports whether what watchSet has found is still so: what has come before all
+// of it was watched was told to nobody.
+func (sc *scope) stands(memory *source.Memory) bool {
+	if sc == nil {
+		return true
+	}
+	for _, t := range sc.targets {
+		for _, s := range t.selected {
+			if same, err := memory.Look(s.Tree, s.Selection); err != nil || !same {
+				return false // an error is found again, and told
+			}
+		}
+	}
+	return true
+}
+
 // everything is the filter of a tree that matters as a whole.
 type everything struct{}
 

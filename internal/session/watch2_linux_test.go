@@ -2,8 +2,11 @@ package session_test
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -169,4 +172,49 @@ func TestVariablesFile(t *testing.T) {
 	if n := loads.Load(); n != first {
 		t.Errorf("it was looked up %d times at first, and %d times for another value", first, n)
 	}
+}
+
+// A match of a wildcard that appears while directories are being registered is watched
+// from then on.
+func TestMatchWhileRegistering(t *testing.T) {
+	const many = 1500
+	w := newWatched(t, map[string]string{
+		"zbuild.hcl": "group \"default\" { targets = [\"a\", \"z\"] }\n" +
+			"target \"a\" {\n  dockerfile-inline = \"FROM scratch\\nCOPY big /big/\\n\"\n}\n" +
+			"target \"z\" {\n  tags = [\"localhost/z\"]\n  dockerfile-inline = \"FROM scratch\\nCOPY w/* /w/\\n\"\n}\n",
+	})
+	w.check(os.Mkdir(w.path("w"), 0o755))
+	for i := range many {
+		w.check(os.MkdirAll(w.path(fmt.Sprintf("big/%d", i)), 0o755))
+	}
+	var added sync.WaitGroup
+	added.Go(func() {
+		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			if n := inotifyWatches(); n > many/4 {
+				t.Logf("%d watches", n)
+				w.write("w/new/file", "1")
+				return
+			}
+		}
+	})
+	w.start()
+	added.Wait()
+	w.quiet()
+	w.has("z", "/w/file", "1")
+	w.forget()
+	w.save("w/new/file", "22")
+	w.until("a build", func() bool {
+		return slices.ContainsFunc(w.notices, func(n session.Notice) bool { _, ok := n.(session.Finished); return ok })
+	})
+}
+
+// inotifyWatches is how many directories this process watches.
+func inotifyWatches() int {
+	files, _ := filepath.Glob("/proc/self/fdinfo/*")
+	n := 0
+	for _, f := range files {
+		raw, _ := os.ReadFile(f)
+		n += strings.Count(string(raw), "inotify wd:")
+	}
+	return n
 }

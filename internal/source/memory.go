@@ -111,6 +111,23 @@ func (m *Memory) Footprint(t Tree, sel Selection) (*Footprint, error) {
 	return m.footprint(m.get(t, sel), t, sel)
 }
 
+// Look looks whether a selection's footprint is still what it is known to be, touched or
+// not. If it is another one, all of the selection is looked at anew.
+func (m *Memory) Look(t Tree, sel Selection) (same bool, err error) {
+	f, err := t.Footprint(sel)
+	if err != nil {
+		return false, err
+	}
+	k := m.get(t, sel)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if k.footprint != nil && k.footprint.equal(&f) {
+		return true, nil
+	}
+	k.forget()
+	return false, nil
+}
+
 func (m *Memory) footprint(k *memorized, t Tree, sel Selection) (*Footprint, error) {
 	m.mu.Lock()
 	version, looked, known := k.version, k.looked, k.footprint
