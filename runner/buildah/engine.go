@@ -17,6 +17,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	"go.podman.io/image/v5/types"
 	"go.podman.io/storage"
+	graphdriver "go.podman.io/storage/drivers"
 	"go.podman.io/storage/pkg/unshare"
 	"golang.org/x/sys/unix"
 
@@ -170,11 +171,14 @@ func (e *Engine) Do(ctx context.Context, job runner.Job) ([]runner.Snapshot, err
 
 // writable says what lets a directory be written to again, if that is what is wrong.
 func writable(err error, dir string) string {
+	var path *fs.PathError
 	switch {
 	case isFull(err):
 		return fmt.Sprintf("make room at %s: 'df -h' and 'df -i' say what it is short of", dir)
 	case errors.Is(err, unix.EROFS):
 		return fmt.Sprintf("the file system at %s is mounted read-only: remount it, or name another place with --root and --runroot", dir)
+	case errors.As(err, &path) && errors.Is(path, unix.EACCES): // as against a mount that is not permitted
+		return fmt.Sprintf("%s, or a directory above it, is somebody else's: name another place with --root and --runroot", dir)
 	}
 	return ""
 }
@@ -224,6 +228,9 @@ func openStore(opt Options) (_ storage.Store, volatile bool, err error) {
 		fix := "run 'zbuild doctor'"
 		if unshare.IsRootless() {
 			fix = "check that /etc/subuid and /etc/subgid name you and that newuidmap is installed (package uidmap), then run 'zbuild doctor'"
+		}
+		if errors.Is(err, graphdriver.ErrNotSupported) {
+			fix = fmt.Sprintf("drivers are overlay and vfs, and this one is %q: see --storage-driver and storage.conf", conf.GraphDriverName)
 		}
 		if w := writable(err, placeOf(err, conf)); w != "" {
 			fix = w
