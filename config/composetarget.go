@@ -52,6 +52,7 @@ func (l *loader) composeTargets(ctx context.Context, project *composetypes.Proje
 		}
 		c.notePlaces(t)
 		l.checkExtension(c)
+		l.checkUlimits(c)
 		group.Targets = append(group.Targets, targetName)
 		if i := slices.IndexFunc(file.targets, func(o *wireTarget) bool { return o.Name == targetName }); i >= 0 {
 			file.targets[i].Merge(t)
@@ -350,6 +351,16 @@ func (l *loader) checkExtension(c *composeService) {
 				key, strings.ReplaceAll(c.service.Name, ".", "_"), at.Filename)
 		default:
 			l.warnf(at, "Unknown attribute", "There is no %q in x-bake; it is ignored, as bake does.%s", key, didYouMean(key, known))
+		}
+	}
+}
+
+// checkUlimits says which limits are 0 in the image's build although a number is written:
+// bake reads only those that are written as soft and hard.
+func (l *loader) checkUlimits(c *composeService) {
+	for _, name := range slices.Sorted(maps.Keys(c.build.Ulimits)) {
+		if n := c.build.Ulimits[name].Single; n != 0 {
+			l.warnf(c.where("ulimits", name), "Limit of 0", "bake takes one number for no limits, and so %[1]s becomes 0. Write %[1]s: { soft: %[2]d, hard: %[2]d }.", name, n)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/containerd/platforms"
 
@@ -159,5 +160,36 @@ func TestPasswordExpires(t *testing.T) {
 	}
 	if n := refused.Load(); n > 20 {
 		t.Errorf("it was tried %d times", n) // which may lock the account
+	}
+}
+
+// TestPushIsNotAllowed has a registry let somebody read, and not write: they are told so at
+// once, and not that something has expired.
+func TestPushIsNotAllowed(t *testing.T) {
+	for status, body := range map[int]string{
+		http.StatusUnauthorized: `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`,
+		http.StatusForbidden:    `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}`,
+	} {
+		e := impatient(t)
+		e.patience.leave = time.Minute
+		b := testBundle(t, e)
+		f, addr := newFaulty(t)
+		var looked, refused atomic.Int32
+		f.set(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			if r.Method == http.MethodGet || r.Method == http.MethodHead {
+				looked.Add(1)
+				next.ServeHTTP(w, r)
+				return
+			}
+			refused.Add(1)
+			http.Error(w, body, status)
+		})
+		err := push(t.Context(), e, b, addr+"/app:v1")
+		if err == nil || strings.Contains(err.Error(), "expired") || !strings.Contains(err.Error(), "'podman login "+addr+"'") {
+			t.Errorf("%d: error %v, want what to do about it", status, err)
+		}
+		if n := int(refused.Load()); looked.Load() == 0 || n > len(b.Blobs) {
+			t.Errorf("%d: it was tried %d times", status, n)
+		}
 	}
 }

@@ -133,12 +133,14 @@ func (e *Engine) transfer(ctx context.Context, fn func(accepted func()) error) e
 	expired := false
 	for try := 1; ; try++ {
 		var accepted atomic.Bool
+		began := time.Now()
 		err := fn(func() { accepted.Store(true) })
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
 		refused := unauthorized(err)
-		renew := (refused || denied(err)) && accepted.Load()
+		// Somebody who may only read is refused after something was accepted, too, but at once.
+		renew := (refused || denied(err)) && accepted.Load() && time.Since(began) >= e.patience.leave
 		expired = expired || renew
 		if try == registryTries || !mayPass(err) && !renew {
 			if refused && expired {
@@ -182,10 +184,12 @@ type patience struct {
 	answer time.Duration // for an answer to a small request
 	blob   time.Duration // between two pieces of a blob
 	delay  time.Duration // before the second try
+	leave  time.Duration // for which a registry's leave holds at least
 }
 
 func usualPatience() patience {
-	return patience{answer: 45 * time.Second, blob: 2 * time.Minute, delay: time.Second}
+	// The specification of tokens for registries has none that hold for less than a minute.
+	return patience{answer: 45 * time.Second, blob: 2 * time.Minute, delay: time.Second, leave: 30 * time.Second}
 }
 
 // stalledError says that a registry was given up. The library keeps asking one that
