@@ -18,7 +18,8 @@ type Pipes struct {
 }
 
 // read reads a pipe to its end, or gives what it had when it was read. Whoever writes
-// to it may take as long as they like, but not longer than the context.
+// to it may take as long as they like, but not longer than the context. To open a pipe
+// that nobody writes to cannot be interrupted: what does so then ends with the process.
 func (p *Pipes) read(ctx context.Context, path string) ([]byte, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
