@@ -39,6 +39,9 @@ type loop struct {
 	batch   Batch // and this is it
 	timer   *time.Timer
 	armed   bool
+	// confirming yields when it is known that nothing has come since things seemed to
+	// have settled; nil unless that is being found out.
+	confirming <-chan struct{}
 
 	noise   noise
 	concern bool        // the change that is being handled concerns somebody
@@ -115,7 +118,10 @@ func (l *loop) run() {
 			l.rescan()
 		case <-l.timer.C:
 			l.armed = false
-			l.settle()
+			l.settle(false)
+		case <-l.confirming:
+			l.confirming = nil
+			l.settle(true)
 		case out <- l.batch:
 			l.settler.clear()
 			l.ready, l.batch = false, Batch{}
@@ -158,19 +164,21 @@ func (l *loop) degrade(reason, advice string) {
 // unwatch knows of no directory any more.
 func (l *loop) unwatch() {
 	l.dirs, l.below = make(map[string]*directory), make(map[string]map[string]struct{})
+	l.confirming = nil // by whoever told of changes until now
 }
 
 // arm sets the timer if something waits to settle, and only then.
 func (l *loop) arm() {
-	if !l.settler.pending() || l.ready || l.armed {
+	if !l.settler.pending() || l.ready || l.armed || l.confirming != nil {
 		return
 	}
 	l.timer.Reset(time.Until(l.settler.due(l.exists(l.set.Slow))))
 	l.armed = true
 }
 
-// settle looks whether the changes have settled.
-func (l *loop) settle() {
+// settle looks whether the changes have settled; confirmed says that all there was until
+// now is known.
+func (l *loop) settle(confirmed bool) {
 	now := time.Now()
 	if !l.settler.pending() {
 		return
@@ -178,7 +186,13 @@ func (l *loop) settle() {
 	if l.exists(l.set.Locks) && l.settler.hold(now) {
 		return
 	}
-	if !now.Before(l.settler.due(l.exists(l.set.Slow))) {
+	if now.Before(l.settler.due(l.exists(l.set.Slow))) {
+		return
+	}
+	if !confirmed {
+		l.confirming = l.n.confirm()
+	}
+	if l.confirming == nil {
 		l.ready, l.batch = true, l.settler.batch(there)
 	}
 }

@@ -21,6 +21,9 @@ type notifier interface {
 	// events are changes, by path. When lost yields, some were not told.
 	events() <-chan fsnotify.Event
 	lost() <-chan struct{}
+	// confirm makes sure that whatever was done before has been told. What it returns
+	// yields when it is so; nil where changes are told as they happen.
+	confirm() <-chan struct{}
 	close()
 }
 
@@ -58,6 +61,7 @@ func (s *system) remove(dir string) {
 
 func (s *system) events() <-chan fsnotify.Event { return s.w.Events }
 func (s *system) lost() <-chan struct{}         { return s.gaps }
+func (s *system) confirm() <-chan struct{}      { return nil }
 
 func (s *system) close() {
 	_ = s.w.Close()

@@ -23,8 +23,11 @@ type poller struct {
 	quit  chan struct{}
 	wg    sync.WaitGroup
 
-	mu   sync.Mutex
-	dirs map[string]*polled
+	wake chan struct{} // somebody wants a look now
+
+	mu    sync.Mutex
+	dirs  map[string]*polled
+	asked []chan struct{} // to be closed after the next look that begins
 }
 
 // polled is a directory that was added, with what it held when it was looked at
@@ -47,7 +50,7 @@ type stamp struct {
 func newPoller(pause time.Duration) *poller {
 	p := &poller{
 		pause: pause, out: make(chan fsnotify.Event), gaps: make(chan struct{}),
-		quit: make(chan struct{}), dirs: make(map[string]*polled),
+		quit: make(chan struct{}), wake: make(chan struct{}, 1), dirs: make(map[string]*polled),
 	}
 	p.wg.Go(p.run)
 	return p
@@ -73,6 +76,20 @@ func (p *poller) remove(dir string) {
 func (p *poller) events() <-chan fsnotify.Event { return p.out }
 func (p *poller) lost() <-chan struct{}         { return p.gaps }
 
+// confirm asks for a look that begins now: what is seen of changes may be old, or half
+// of what was done, and the next look far away.
+func (p *poller) confirm() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	done := make(chan struct{})
+	p.asked = append(p.asked, done)
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+	return done
+}
+
 func (p *poller) close() {
 	close(p.quit)
 	p.wg.Wait()
@@ -87,6 +104,7 @@ func (p *poller) run() {
 		case <-p.quit:
 			return
 		case <-timer.C:
+		case <-p.wake:
 		}
 		start := time.Now()
 		if !p.look() {
@@ -99,7 +117,8 @@ func (p *poller) run() {
 // look compares every directory with what it was. It reports whether to go on.
 func (p *poller) look() bool {
 	p.mu.Lock()
-	dirs := maps.Clone(p.dirs)
+	dirs, asked := maps.Clone(p.dirs), p.asked
+	p.asked = nil
 	p.mu.Unlock()
 	for dir, d := range dirs {
 		now, err := list(dir)
@@ -121,6 +140,9 @@ func (p *poller) look() bool {
 				return false
 			}
 		}
+	}
+	for _, done := range asked {
+		close(done)
 	}
 	return true
 }

@@ -41,8 +41,12 @@ type scene struct {
 	w   *Watcher
 	// told is what was collected before. A file is emptied, then written: on a busy
 	// machine the quiet period may end in between, and the rest is told later.
-	told []string
+	told  []string
+	marks int
 }
+
+// marker is the file that [scene.settled] replaces.
+const marker = "marker"
 
 // watching watches the tree "src" and the file "conf" of a new directory.
 func watching(t *testing.T, opt Options, change ...func(*Set)) *scene {
@@ -61,6 +65,7 @@ func watching(t *testing.T, opt Options, change ...func(*Set)) *scene {
 	for _, fn := range change {
 		fn(&set)
 	}
+	set.Files = append(set.Files, s.path(marker))
 	if _, err := s.w.Set(set); err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +115,7 @@ func (s *scene) collect(want ...string) Batch {
 	}
 	s.told = append(s.told, want...)
 	for _, p := range all.Paths {
-		if !slices.ContainsFunc(s.told, func(w string) bool { return within(p, s.path(w)) }) {
+		if p != s.path(marker) && !slices.ContainsFunc(s.told, func(w string) bool { return within(p, s.path(w)) }) {
 			s.Errorf("told of %q, want %q", s.names(all.Paths), want)
 			break
 		}
@@ -126,15 +131,28 @@ func (s *scene) names(paths []string) []string {
 	return out
 }
 
-// settled waits until nothing is to be told any more.
+// settled waits until all that was done has been told, however slow the machine is: a
+// file that is watched is replaced, and what was done before is told before it or with
+// it. Polling sees a change at the next look, and what follows from it at the one after.
 func (s *scene) settled() {
-	for {
-		select {
-		case <-s.w.Batches():
-		case <-time.After(200 * time.Millisecond):
-			return
+	s.Helper()
+	for range 4 {
+		s.marks++
+		s.write("marker.tmp", strings.Repeat("x", s.marks))
+		s.rename("marker.tmp", marker)
+		for timeout := time.After(20 * time.Second); ; {
+			var b Batch
+			select {
+			case b = <-s.w.Batches():
+			case <-timeout:
+				s.Fatal("never told of the marker")
+			}
+			if slices.Contains(b.Paths, s.path(marker)) {
+				break
+			}
 		}
 	}
+	s.told = nil
 }
 
 func TestChanges(t *testing.T) {
@@ -297,7 +315,7 @@ func TestProjectReplaced(t *testing.T) {
 		s := &scene{T: t, dir: filepath.Join(parent, "project"), w: New(opt)}
 		t.Cleanup(s.w.Close)
 		s.write("sub/src/file", "1")
-		if _, err := s.w.Set(Set{Top: s.dir, Trees: []Tree{{Root: s.path("sub/src"), Filter: lexical{}}}}); err != nil {
+		if _, err := s.w.Set(Set{Top: s.dir, Files: []string{s.path(marker)}, Trees: []Tree{{Root: s.path("sub/src"), Filter: lexical{}}}}); err != nil {
 			t.Fatal(err)
 		}
 		s.check(os.Rename(s.dir, s.dir+".old"))
@@ -378,7 +396,7 @@ func TestProjectRemovedInUse(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.check(os.RemoveAll(s.dir))
-		s.settled()
+		s.collect("conf", "")
 		s.write("conf", "22")
 		s.collect("conf", "")
 		s.settled()
@@ -455,6 +473,22 @@ func TestLock(t *testing.T) {
 			t.Errorf("one batch should have all: %v", b.Paths)
 		}
 	})
+}
+
+// Looks that are far apart see what is done in one go as one change.
+func TestPollConfirms(t *testing.T) {
+	s := watching(t, Options{Quiet: 30 * time.Millisecond, Poll: 300 * time.Millisecond}, func(set *Set) {
+		set.Locks = []string{filepath.Join(set.Top, "index.lock")}
+	})
+	s.write("index.lock", "")
+	s.write("src/one", "1")
+	time.Sleep(time.Second) // several looks
+	s.write("src/two", "1")
+	s.remove("index.lock")
+	b := <-s.w.Batches()
+	if want := []string{"src/one", "src/two"}; !slices.Equal(s.names(b.Paths), want) {
+		t.Errorf("told of %q, want %q in one batch", s.names(b.Paths), want)
+	}
 }
 
 func TestSetAgain(t *testing.T) {
