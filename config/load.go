@@ -173,6 +173,12 @@ func (l *loader) lookupVar(name string) (string, bool) {
 	if v, ok := l.req.Vars[name]; ok {
 		return v, true
 	}
+	return l.lookupEnvValue(name)
+}
+
+// lookupEnvValue finds the value that the environment gives a name, or an env-file,
+// which the environment wins over.
+func (l *loader) lookupEnvValue(name string) (string, bool) {
 	if v, ok := l.lookupEnvVar(name); ok {
 		return v, true
 	}

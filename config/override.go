@@ -74,9 +74,10 @@ func (l *loader) parseOverride(s string, at hcl.Range) {
 	case hasValue:
 	case o.key == "no-cache":
 		value = "true"
-	case !l.envFlag("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP"): // an argument
+	case l.envFlag("BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP"): // an argument, of no value
+	default:
 		var ok bool
-		if value, ok = l.req.LookupEnv(o.sub); !ok {
+		if value, ok = l.lookupEnvValue(o.sub); !ok {
 			return
 		}
 	}

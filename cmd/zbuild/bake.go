@@ -26,12 +26,12 @@ type bakeCmd struct {
 
 	Print      bool     `help:"Print the evaluated targets as JSON and build nothing."`
 	DryRun     bool     `short:"n" help:"Say which steps would run and what would leave, and build nothing."`
-	List       string   `placeholder:"WHAT" help:"List targets or variables and build nothing; type=targets,format=json as JSON."`
+	List       string   `predictor:"list" placeholder:"WHAT" help:"List targets or variables and build nothing; type=targets,format=json as JSON."`
 	Push       bool     `help:"Push to the registries that the tags name, after all targets have succeeded. Short for --set=*.push=true."`
 	Load       bool     `help:"Accepted for bake's sake: images are always in the local store."`
 	Pull       pullFlag `placeholder:"WHEN" help:"Fetch base images even if they are in the local store; or missing, newer, always, never, as with podman. Short for --set=*.pull=true."`
 	NoCache    *bool    `help:"Run every step, take nothing from the cache, begin with empty cache mounts. Short for --set=*.no-cache=true."`
-	Call       string   `placeholder:"METHOD" help:"Instead of building: check (of the Dockerfile, by BuildKit's rules), outline or targets; with ,format=json as JSON."`
+	Call       string   `predictor:"call" placeholder:"METHOD" help:"Instead of building: check (of the Dockerfile, by BuildKit's rules), outline or targets; with ,format=json as JSON."`
 	Check      bool     `help:"Short for --call=check. Findings make the exit code 1."`
 	Provenance string   `placeholder:"WHAT" help:"Attest how it was built: true, false or parameters such as mode=max. Short for --set=*.attest=type=provenance."`
 	SBOM       string   `name:"sbom" placeholder:"WHAT" help:"Attest what is in it: true, false or parameters. Short for --set=*.attest=type=sbom."`
@@ -41,7 +41,7 @@ type bakeCmd struct {
 	ListTargets   bool `hidden:"" help:"What --list=targets is called now."`
 	ListVariables bool `hidden:"" help:"What --list=variables is called now."`
 
-	Progress     string   `placeholder:"MODE" env:"BUILDKIT_PROGRESS" help:"How to show progress: ${modes}. Default: auto."`
+	Progress     string   `predictor:"progress" placeholder:"MODE" env:"BUILDKIT_PROGRESS" help:"How to show progress: ${modes}. Default: auto."`
 	Jobs         jobsFlag `short:"j" placeholder:"N" help:"How many steps may run at once. Default: the number of cores. As with bake also MODE[,parallel=N]: fail-fast, defer-output or defer-error."`
 	KeepGoing    bool     `short:"k" help:"After a failure go on with what does not depend on it. What succeeds is tagged; nothing is pushed."`
 	Since        string   `placeholder:"REVISION" help:"Build only those of the targets that are made of files that have changed since git's REVISION, such as origin/main. What comes from registries and URLs is not looked at."`

@@ -11,6 +11,7 @@ import (
 	"github.com/willabides/kongplete"
 
 	"github.com/zbuild/zbuild/config"
+	"github.com/zbuild/zbuild/internal/render"
 )
 
 // completionCmd prints a shell's completion code.
@@ -77,11 +78,19 @@ func complete(parser *kong.Kong, a *app) bool {
 		return false
 	}
 	targets := posener.PredictFunc(func(args posener.Args) []string { return a.targetNames(line, args) })
-	command, err := kongplete.Command(parser, kongplete.WithPredictor("target", targets))
+	command, err := kongplete.Command(parser,
+		kongplete.WithPredictor("target", targets),
+		// Values that are no enums, as others are accepted, too, or refused with a word of their own.
+		kongplete.WithPredictor("progress", posener.PredictSet(render.Modes()...)),
+		kongplete.WithPredictor("graph", posener.PredictSet(graphFormats()...)),
+		kongplete.WithPredictor("call", posener.PredictSet("check", "outline", "targets")),
+		kongplete.WithPredictor("list", posener.PredictSet("targets", "variables")),
+	)
 	if err != nil {
 		return true
 	}
-	command.Args = targets // of bake, which needs no name
+	// Those of bake, which needs no name.
+	command.Args, command.Flags = targets, command.Sub["bake"].GlobalFlags
 	c := posener.New(parser.Model.Name, command)
 	c.Out = a.stdout
 	return c.Complete()

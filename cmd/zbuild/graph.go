@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/zbuild/zbuild/internal/graphview"
 	"github.com/zbuild/zbuild/internal/session"
@@ -18,7 +19,7 @@ type graphCmd struct {
 
 	Project projectFlags `embed:""`
 
-	Format string `default:"tree" help:"tree, mermaid (for Markdown) or dot (for Graphviz)."`
+	Format string `predictor:"graph" default:"tree" help:"tree, mermaid (for Markdown) or dot (for Graphviz)."`
 	Steps  bool   `help:"Show the steps of each stage, too."`
 }
 
@@ -33,11 +34,15 @@ Examples:
   zbuild graph --format dot | dot -Tsvg > graph.svg`
 }
 
+// graphFormats are the forms that a graph can be written in.
+func graphFormats() []string { return []string{"tree", "mermaid", "dot"} }
+
 // Validate checks what the parser cannot.
 func (c *graphCmd) Validate() error {
-	switch c.Format {
-	case "tree", "mermaid", "dot":
+	if slices.Contains(graphFormats(), c.Format) {
 		return nil
+	}
+	switch c.Format {
 	case "svg", "png", "pdf":
 		return fmt.Errorf("--format=%s is not available yet. Graphviz draws it: zbuild graph --format=dot | dot -T%s > graph.%s", c.Format, c.Format, c.Format)
 	case "html":

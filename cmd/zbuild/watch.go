@@ -30,7 +30,7 @@ type watchCmd struct {
 	Exec      string        `placeholder:"COMMAND" help:"Run by the shell after every success, after those that the project asks for."`
 	Notify    string        `placeholder:"HOW" enum:"bell,osc9," default:"" help:"Tell the terminal when a build has ended: bell, or osc9 for a notification of the desktop."`
 	Events    string        `placeholder:"FILE" help:"Write what happens to a file as JSON lines; '-' is standard output."`
-	Progress  string        `placeholder:"MODE" env:"BUILDKIT_PROGRESS" help:"How to show progress: ${modes}. Default: auto."`
+	Progress  string        `predictor:"progress" placeholder:"MODE" env:"BUILDKIT_PROGRESS" help:"How to show progress: ${modes}. Default: auto."`
 	Prune     bool          `negatable:"" default:"true" help:"Remove images that a later build of this watch has replaced, unless they have a name or something uses them. Default: true."`
 	Push      bool          `help:"Push to the registries that the tags name, too. Short for --set=*.push=true."`
 	Jobs      jobsFlag      `short:"j" placeholder:"N" help:"How many steps may run at once. Default: the number of cores. As with bake also MODE[,parallel=N]: fail-fast, defer-output or defer-error."`
