@@ -25,7 +25,8 @@ func CacheMountName(s *planner.Step, m *pb.Mount) string {
 
 // afresh are the cache mounts that a build begins with anew: those of steps that take
 // nothing of what is kept. As with BuildKit they are empty for all steps of the build,
-// from the first on that has one of them.
+// from the first on that has one of them. A cache that lies on something, as one with an
+// owner or a mode does, is emptied whatever it lies on.
 type afresh struct {
 	names   map[string]bool
 	emptied sync.Map // of func() error, by the directory
@@ -33,17 +34,29 @@ type afresh struct {
 
 func newAfresh(steps []*planner.Step) *afresh {
 	a := &afresh{names: make(map[string]bool)}
-	for _, s := range steps {
-		if !s.NoCache {
-			continue
+	based := make(map[string]bool) // by the mounts' IDs
+	eachCacheMount(steps, func(s *planner.Step, m *pb.Mount) {
+		if s.NoCache {
+			a.names[CacheMountName(s, m)] = true
+			based[m.CacheOpt.ID] = based[m.CacheOpt.ID] || m.Input >= 0
 		}
+	})
+	eachCacheMount(steps, func(s *planner.Step, m *pb.Mount) {
+		if m.Input >= 0 && based[m.CacheOpt.ID] {
+			a.names[CacheMountName(s, m)] = true
+		}
+	})
+	return a
+}
+
+func eachCacheMount(steps []*planner.Step, do func(*planner.Step, *pb.Mount)) {
+	for _, s := range steps {
 		for _, m := range s.Op.GetExec().GetMounts() {
 			if m.MountType == pb.MountType_CACHE {
-				a.names[CacheMountName(s, m)] = true
+				do(s, m)
 			}
 		}
 	}
-	return a
 }
 
 // empty has a directory of a cache mount emptied, by the first who asks; the others wait.

@@ -224,7 +224,11 @@ func (k *keyer) look(ctx context.Context, s selection) (*source.Listing, error) 
 		k.files[id] = f
 	}
 	k.mu.Unlock()
-	f.once.Do(func() { f.list, f.err = k.memory.List(ctx, k.hasher, s.tree, s.sel) })
+	f.once.Do(func() {
+		if f.err = s.sel.Check(); f.err == nil {
+			f.list, f.err = k.memory.List(ctx, k.hasher, s.tree, s.sel)
+		}
+	})
 	return f.list, f.err
 }
 

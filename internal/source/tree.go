@@ -44,6 +44,33 @@ type Selection struct {
 	Include, Exclude []string
 }
 
+// Check returns an error if one of the selection's patterns is none for a build context.
+// Those are more than of other trees: BuildKit matches a context's as it does an ignore
+// file's, for which [z-a] is not a class that is empty, but a mistake.
+func (s Selection) Check() error {
+	patterns := slices.Concat(s.Include, s.Exclude)
+	if s.Wildcard {
+		patterns = append(patterns, clean(s.Path)[1:])
+	}
+	for _, p := range patterns {
+		if !strings.Contains(p, "[") {
+			continue
+		}
+		matcher, err := patternmatcher.New([]string{strings.TrimPrefix(p, "!")})
+		if err == nil {
+			_, err = matcher.MatchesOrParentMatches("name") // it looks at the pattern no sooner
+		}
+		if err != nil {
+			return noPattern(p, err)
+		}
+	}
+	return nil
+}
+
+func noPattern(p string, err error) error {
+	return fmt.Errorf("%q cannot be matched: %w; a [ that stands for itself is written [[]", p, err)
+}
+
 // NotFoundError says that a selection matches nothing.
 type NotFoundError struct {
 	Path string // from the root of the tree
@@ -81,7 +108,7 @@ func (t Tree) Resolve(sel Selection) ([]string, error) {
 	if sel.Wildcard {
 		// What is no pattern would only match nothing.
 		if _, err := path.Match(p, ""); err != nil {
-			return nil, fmt.Errorf("%q cannot be matched: %w; a [ that stands for itself is written [[]", p, err)
+			return nil, noPattern(p, err)
 		}
 		var err error
 		matches, err = t.expand(p, sel.FollowLinks)

@@ -151,6 +151,27 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// TestCheck has patterns that are none for a build context.
+func TestCheck(t *testing.T) {
+	for _, sel := range []Selection{
+		{Path: "/d/a[z-a]", Wildcard: true},
+		{Path: "/d", Exclude: []string{"b", "!*[z-a]/c"}},
+		{Path: "/d", Include: []string{"[a-]"}},
+	} {
+		if err := sel.Check(); !errors.Is(err, filepath.ErrBadPattern) {
+			t.Errorf("%+v: %v", sel, err)
+		}
+	}
+	for _, sel := range []Selection{
+		{Path: "/d/a[z-a]"},
+		{Path: "/d/[a-z]?[[]*", Wildcard: true, Exclude: []string{"!x[^a]", "**/[z-z]"}},
+	} {
+		if err := sel.Check(); err != nil {
+			t.Errorf("%+v: %v", sel, err)
+		}
+	}
+}
+
 // TestNoEscape looks whether a link or dots can lead out of the tree.
 func TestNoEscape(t *testing.T) {
 	outside := files(t, "victim")
