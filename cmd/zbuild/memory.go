@@ -17,7 +17,7 @@ func limitMemory(env func(string) (string, bool)) {
 
 // collectUnknown is for the first build of a process that stays: how much that needs
 // is not known, and what it takes at its height is what the process is seen to take.
-func collectUnknown(env func(string) (string, bool)) { collectAt(env, 100) }
+func collectUnknown(env func(string) (string, bool)) { collectAt(env, 50) }
 
 // collectWaiting is for a process that waits between its builds: what a build has
 // used goes back to the system, and the next one may leave so much lying about and no
@@ -26,7 +26,7 @@ func collectWaiting(env func(string) (string, bool)) {
 	const (
 		garbage      = 32 << 20 // bytes
 		fewest, most = 50, 400  // percent of what is needed
-		small        = 96 << 20 // bytes in all that nobody minds
+		small        = 84 << 20 // bytes in all that nobody minds
 	)
 	debug.FreeOSMemory()
 	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
@@ -35,7 +35,7 @@ func collectWaiting(env func(string) (string, bool)) {
 	collectAt(env, int(min(max(100*garbage/live, fewest), most)))
 	// What a build needs for a moment counts for the percentage like all the rest.
 	if _, ok := env("GOMEMLIMIT"); !ok {
-		debug.SetMemoryLimit(int64(max(small, live+live/2)))
+		debug.SetMemoryLimit(int64(max(small, 2*live+live/4)))
 	}
 }
 

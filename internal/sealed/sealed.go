@@ -20,11 +20,12 @@ var ErrDamaged = errors.New("damaged")
 // TempPrefix begins the names of files that are being written.
 const TempPrefix = ".new-"
 
+// seal is what follows the value.
 func seal(name string, raw []byte) []byte {
 	sum := sha256.New()
 	fmt.Fprintln(sum, filepath.Base(name))
 	sum.Write(raw)
-	return fmt.Appendf(bytes.Clone(raw), "\n%x\n", sum.Sum(nil))
+	return fmt.Appendf(nil, "\n%x\n", sum.Sum(nil))
 }
 
 // Read reads a value, and when it was written or its file last touched. The error
@@ -35,7 +36,11 @@ func Read(name string, v any) (modified time.Time, err error) {
 		return modified, err
 	}
 	const tail = 1 + 2*sha256.Size + 1
-	if len(all) < tail || !bytes.Equal(seal(name, all[:len(all)-tail]), all) || json.Unmarshal(all[:len(all)-tail], v) != nil {
+	if len(all) < tail {
+		return modified, ErrDamaged
+	}
+	raw := all[:len(all)-tail]
+	if !bytes.Equal(seal(name, raw), all[len(raw):]) || json.Unmarshal(raw, v) != nil {
 		return modified, ErrDamaged
 	}
 	return modified, nil
@@ -54,7 +59,10 @@ func Write(name string, v any) error {
 	if err != nil {
 		return err
 	}
-	_, err = tmp.Write(seal(name, raw))
+	_, err = tmp.Write(raw)
+	if err == nil {
+		_, err = tmp.Write(seal(name, raw))
+	}
 	if err = errors.Join(err, tmp.Close()); err == nil {
 		err = os.Rename(tmp.Name(), name)
 	}

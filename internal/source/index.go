@@ -63,6 +63,7 @@ type indexDir struct {
 	fresh  map[string]record
 	used   bool // since the index was read
 	opened bool // recs are there
+	whole  bool // when they were there last, each was asked for: none is of a file that has gone
 }
 
 // FileIndex is an index of file digests, in a file. It may be used from several
@@ -80,7 +81,7 @@ type FileIndex struct {
 // empty one; the error then says what was wrong with it, and is no reason to stop.
 func OpenIndex(file string, now func() time.Time) (*FileIndex, error) {
 	x := &FileIndex{file: file, now: now, dirs: make(map[string]*indexDir)}
-	raw, err := os.ReadFile(file)
+	raw, err := readIndex(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return x, nil
 	}
@@ -93,6 +94,26 @@ func OpenIndex(file string, now func() time.Time) (*FileIndex, error) {
 		return x, fmt.Errorf("the index of file digests is damaged and made anew: %w", err)
 	}
 	return x, nil
+}
+
+// readIndex reads a file into the string that all of an index goes on to point into.
+func readIndex(file string) (string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	if info.Size() > maxIndex {
+		return "", errIndex
+	}
+	var b strings.Builder
+	b.Grow(int(info.Size()))
+	_, err = io.Copy(&b, io.LimitReader(f, info.Size()))
+	return b.String(), err
 }
 
 // dir gives what is known of a directory's files.
@@ -232,7 +253,12 @@ func (x *FileIndex) encode(file io.Writer) error {
 
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 
-func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli()) }
+// checksum is that of a string, which may be big, without a second copy of it.
+func checksum(s string) uint32 {
+	sum := crc32.New(castagnoli())
+	_, _ = io.CopyBuffer(sum, struct{ io.Reader }{strings.NewReader(s)}, make([]byte, 64<<10)) // neither can fail
+	return sum.Sum32()
+}
 
 // encoded is what is known of a directory that is still there, as it goes to disk. Others
 // may ask for it meanwhile.
@@ -260,7 +286,7 @@ func (d *indexDir) merge(dir string) {
 		if _, ok := d.fresh[r.name]; ok {
 			continue
 		}
-		if !r.used {
+		if !r.used && !d.whole {
 			if _, err := os.Lstat(filepath.Join(dir, r.name)); errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
@@ -292,16 +318,16 @@ func (d *indexDir) merge(dir string) {
 var errIndex = errors.New("not the index that was written")
 
 // decode finds the directories.
-func (x *FileIndex) decode(raw []byte) error {
+func (x *FileIndex) decode(raw string) error {
 	const sum = 4
-	if len(raw) > maxIndex || len(raw) < len(indexMagic)+sum || string(raw[:len(indexMagic)]) != indexMagic {
+	if len(raw) < len(indexMagic)+sum || raw[:len(indexMagic)] != indexMagic {
 		return errIndex
 	}
 	body := raw[:len(raw)-sum]
-	if checksum(body) != binary.LittleEndian.Uint32(raw[len(body):]) {
+	if checksum(body) != binary.LittleEndian.Uint32([]byte(raw[len(body):])) {
 		return errIndex
 	}
-	rest := string(body[len(indexMagic):])
+	rest := body[len(indexMagic):]
 	for rest != "" {
 		var path, block string
 		var count uint64
@@ -349,6 +375,9 @@ func (d *indexDir) open() {
 func (d *indexDir) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.opened {
+		d.whole = !slices.ContainsFunc(d.recs, func(r record) bool { return !r.used })
+	}
 	d.recs, d.opened = nil, false
 }
 

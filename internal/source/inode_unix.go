@@ -4,6 +4,7 @@ package source
 
 import (
 	"io/fs"
+	"math"
 	"syscall"
 )
 
@@ -12,6 +13,6 @@ func fillInode(f *File, info fs.FileInfo) {
 	if !ok {
 		return
 	}
-	f.UID, f.GID, f.Device = st.Uid, st.Gid, uint64(st.Rdev)                       //nolint:unconvert // the types differ by system
-	f.ID.Dev, f.ID.Ino, f.nlink = uint64(st.Dev), uint64(st.Ino), uint64(st.Nlink) //nolint:unconvert // the types differ by system
+	f.UID, f.GID, f.Device = st.Uid, st.Gid, uint64(st.Rdev)                                                    //nolint:unconvert // the types differ by system
+	f.ID.Dev, f.ID.Ino, f.nlink = uint64(st.Dev), uint64(st.Ino), uint32(min(uint64(st.Nlink), math.MaxUint32)) //nolint:gosec,unconvert // bounded; the types differ by system
 }

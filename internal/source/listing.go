@@ -57,9 +57,10 @@ type File struct {
 	// Name is its path from the match; the match's own is ".".
 	Name string
 	Mode fs.FileMode
-	Size int64
 	// UID and GID are the owner's, where the system has such.
 	UID, GID uint32
+	nlink    uint32
+	Size     int64
 	// ID tells one state of a file from another; it is zero where the system does
 	// not say enough.
 	ID identity
@@ -68,21 +69,18 @@ type File struct {
 	Link, Twin string
 	// Digest is the SHA-256 of a regular file's content, unless it has a Twin.
 	Digest [32]byte
+	// Device is which device a device is.
+	Device uint64
+	attrs  []string // the extended attributes that are part of the digest
+
 	// Attrs says that the file may have extended attributes.
 	Attrs bool
 	// Implied says that a directory is ignored or not selected, and is here for
 	// something in it that is.
 	Implied bool
-
-	// Device is which device a device is.
-	Device uint64
-
-	nlink uint64
-	known bool // Digest and Attrs are right
-	young bool // it may have changed since it was digested, and look the same
-
-	attrs []string // the extended attributes that are part of the digest
-	read  bool     // they have been
+	read    bool // attrs has been
+	known   bool // Digest and Attrs are right
+	young   bool // it may have changed since it was digested, and look the same
 }
 
 // setAttrs fills in the extended attributes of what a path leads to, or of the link
@@ -264,6 +262,7 @@ func (w *walker) read(v *visit, mt *matchers) (dirs []visit, err error) {
 	var known *indexDir
 	if w.index != nil {
 		known = w.index.dir(v.real)
+		defer known.close()
 	}
 	was := w.since.inside(v.was)
 	v.node.entries = make([]nodeEntry, 0, len(names))

@@ -125,12 +125,13 @@ func (m *pieceMaker) make(ctx context.Context, p *piece) error {
 // file looks at a file and links it.
 func (m *pieceMaker) file(f *pieceFile, name string, dir bool) (err error) {
 	m.closeFile()
-	src := filepath.Join(m.l.src, name)
 	base := ""
 	if dir {
-		f.info, err = os.Lstat(src)
+		f.info, err = os.Lstat(m.l.path(name))
 	} else if base, err = m.dirs.enter(name); err == nil {
-		f.info, err = lstatAt(m.dirs.from, base, src)
+		if f.info, err = lstatAt(m.dirs.from, base); err != nil {
+			err = &fs.PathError{Op: "lstat", Path: m.l.path(name), Err: err}
+		}
 	}
 	if err != nil {
 		return err
@@ -138,10 +139,10 @@ func (m *pieceMaker) file(f *pieceFile, name string, dir bool) (err error) {
 	switch {
 	case m.l.dest == "":
 	case dir:
-		err = copyDirXattrs(src, filepath.Join(m.l.dest, name))
+		err = copyDirXattrs(m.l.path(name), filepath.Join(m.l.dest, name))
 	default:
 		if err = m.dirs.link(base); err != nil {
-			err = &os.LinkError{Op: "link", Old: src, New: filepath.Join(m.l.dest, name), Err: err}
+			err = &os.LinkError{Op: "link", Old: m.l.path(name), New: filepath.Join(m.l.dest, name), Err: err}
 		}
 	}
 	if err != nil || name == "" || f.info.Mode()&fs.ModeSocket != 0 {
@@ -149,18 +150,18 @@ func (m *pieceMaker) file(f *pieceFile, name string, dir bool) (err error) {
 	}
 	if f.info.Mode().IsRegular() {
 		if m.fd, err = unix.Openat(m.dirs.from, base, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0); err != nil {
-			return &fs.PathError{Op: "open", Path: src, Err: err}
+			return &fs.PathError{Op: "open", Path: m.l.path(name), Err: err}
 		}
 	}
-	attributes, err := m.attributes(src)
+	attributes, err := m.attributes(name)
 	if err != nil {
 		return err
 	}
-	if f.head, err = m.l.header(src, name, f.info, attributes); err != nil {
+	if f.head, err = m.l.header(name, f.info, attributes); err != nil {
 		return err
 	}
 	if dir {
-		f.extra, err = m.l.convert.ConvertWrite(f.head, src, f.info)
+		f.extra, err = m.l.convert.ConvertWrite(f.head, m.l.path(name), f.info)
 	}
 	return err
 }
@@ -174,13 +175,13 @@ func (m *pieceMaker) closeFile() {
 
 // attributes lists a file's extended attributes. Nearly none has any: an open one is
 // asked in passing.
-func (m *pieceMaker) attributes(path string) ([]string, error) {
+func (m *pieceMaker) attributes(name string) ([]string, error) {
 	if m.fd >= 0 {
 		if n, err := unix.Flistxattr(m.fd, nil); err == nil && n == 0 {
 			return nil, nil
 		}
 	}
-	names, err := system.Llistxattr(path)
+	names, err := system.Llistxattr(m.l.path(name))
 	if errors.Is(err, unix.ENOTSUP) {
 		return nil, nil
 	}
@@ -190,11 +191,11 @@ func (m *pieceMaker) attributes(path string) ([]string, error) {
 // header makes a file's header as the store's archive package does, with what of the
 // named attributes belongs there. Attributes that stay behind can do so only if the
 // file is not linked.
-func (l *linkTar) header(path, name string, info fs.FileInfo, attributes []string) (*tar.Header, error) {
+func (l *linkTar) header(name string, info fs.FileInfo, attributes []string) (*tar.Header, error) {
 	var link string
 	if info.Mode()&fs.ModeSymlink != 0 {
 		var err error
-		if link, err = os.Readlink(path); err != nil {
+		if link, err = os.Readlink(l.path(name)); err != nil {
 			return nil, err
 		}
 	}
@@ -209,7 +210,7 @@ func (l *linkTar) header(path, name string, info fs.FileInfo, attributes []strin
 		if !inTar(n) || leftBehind(n) {
 			continue
 		}
-		value, err := system.Lgetxattr(path, n)
+		value, err := system.Lgetxattr(l.path(name), n)
 		if errors.Is(err, unix.E2BIG) {
 			continue
 		}
@@ -237,18 +238,18 @@ func (m *pieceMaker) read(name string, size int64) error {
 			err = io.ErrUnexpectedEOF
 		}
 		if err != nil {
-			return &fs.PathError{Op: "read", Path: filepath.Join(m.l.src, name), Err: err}
+			return &fs.PathError{Op: "read", Path: m.l.path(name), Err: err}
 		}
 		have += n
 	}
 	return nil
 }
 
-// lstatAt is Lstat of a name in an open directory; path is for the error.
-func lstatAt(dir int, name, path string) (fs.FileInfo, error) {
+// lstatAt is Lstat of a name in an open directory; the error is the system's.
+func lstatAt(dir int, name string) (fs.FileInfo, error) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return nil, &fs.PathError{Op: "lstat", Path: path, Err: err}
+		return nil, err
 	}
 	return &statInfo{name, syscall.Stat_t{
 		Dev: st.Dev, Ino: st.Ino, Nlink: st.Nlink, Mode: st.Mode, Uid: st.Uid, Gid: st.Gid, Rdev: st.Rdev, Size: st.Size,

@@ -56,6 +56,9 @@ type madeDir struct {
 	stat *syscall.Stat_t
 }
 
+// path is where a file is. It is long, and seldom needed.
+func (l *linkTar) path(name string) string { return filepath.Join(l.src, name) }
+
 // run fills the tree, and out with what is known of it.
 func (l *linkTar) run(split io.Writer, out *graphdriver.DriverWithDifferOutput) error {
 	sum := digest.Canonical.Digester()
@@ -151,7 +154,8 @@ func (l *linkTar) walk(ctx context.Context, todo, order chan<- *piece) error {
 				return err
 			}
 		}
-		p.names, p.dirs = append(p.names, name), append(p.dirs, d.IsDir())
+		// Names are kept to the end, and the path of a store is several times as long.
+		p.names, p.dirs = append(p.names, strings.Clone(name)), append(p.dirs, d.IsDir())
 		if len(p.names) < pieceFiles {
 			return nil
 		}
@@ -191,14 +195,14 @@ func (l *linkTar) append(p *piece) error {
 				f.head.Typeflag, f.head.Linkname, f.head.Size = tar.TypeLink, first, 0
 			}
 			var err error
-			if f.extra, err = l.convert.ConvertWrite(f.head, filepath.Join(l.src, name), f.info); err != nil {
+			if f.extra, err = l.convert.ConvertWrite(f.head, l.path(name), f.info); err != nil {
 				return err
 			}
 			if header, err = encode(f.head); err != nil {
 				return err
 			}
 		}
-		if err := l.file(p, f, header, filepath.Join(l.src, name)); err != nil {
+		if err := l.file(p, f, header, name); err != nil {
 			return err
 		}
 		if !again && !f.info.IsDir() && st.Nlink > 1 {
@@ -225,7 +229,7 @@ func encode(h *tar.Header) ([]byte, error) {
 }
 
 // file adds a file's header and content.
-func (l *linkTar) file(p *piece, f *pieceFile, header []byte, path string) error {
+func (l *linkTar) file(p *piece, f *pieceFile, header []byte, name string) error {
 	if err := l.segment(header); err != nil {
 		return err
 	}
@@ -234,6 +238,7 @@ func (l *linkTar) file(p *piece, f *pieceFile, header []byte, path string) error
 	}
 	crc := crc64.New(tarsplit.CRCTable)
 	if f.body < 0 {
+		path := l.path(name)
 		in, err := os.Open(path)
 		if err != nil {
 			return err

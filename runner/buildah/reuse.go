@@ -10,6 +10,7 @@ package buildah
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"io/fs"
 	"os"
@@ -39,9 +40,10 @@ type filling struct {
 	dir   string                        // the layer's own directory
 	dest  string                        // in that; it exists
 	there occupied
-	note  string // file about the result
-	had   map[string][32]byte
-	from  string // where the earlier result has its files, if there is one
+	note  string            // file about the result
+	had   map[string]uint32 // which of the earlier result's digests is that of a file
+	sums  []byte            // the digests
+	from  string            // where the earlier result has its files, if there is one
 
 	exact  bool // what is there now is what was listed
 	spoilt bool // something was done since then to files that may be its own
@@ -127,22 +129,44 @@ func (c *filling) recall() {
 	if err != nil || dir == "" {
 		return
 	}
-	names := bytes.Split(bytes.TrimSuffix(last.Names, []byte{0}), []byte{0})
-	if len(last.Digests) != 32*len(names) {
+	count := bytes.Count(last.Names, []byte{0})
+	if len(last.Digests) != sha256.Size*count {
 		return
 	}
-	c.from = filepath.Join(dir, c.dest)
-	c.had = make(map[string][32]byte, len(names))
-	for i, n := range names {
-		c.had[string(n)] = [32]byte(last.Digests[32*i:])
+	c.from, c.sums = filepath.Join(dir, c.dest), last.Digests
+	c.had = make(map[string]uint32, count)
+	for names := string(last.Names); names != ""; {
+		var name string
+		name, names, _ = strings.Cut(names, "\x00")
+		c.had[name] = uint32(len(c.had))
 	}
+	if len(c.had) != count {
+		c.had = nil // two of one name
+	}
+}
+
+// was is the digest that a file of the earlier result has.
+func (c *filling) was(name string) (sum [sha256.Size]byte, ok bool) {
+	i, ok := c.had[name]
+	if ok {
+		sum = [sha256.Size]byte(c.sums[sha256.Size*i:])
+	}
+	return sum, ok
 }
 
 // remember notes the result for the next copy.
 func (c *filling) remember(s runner.Snapshot) {
 	now := copied{Snapshot: s, Dest: c.dest}
+	kept := func(f *source.File) bool { return f.Mode.IsRegular() && !f.Attrs }
+	count, size := 0, 0
 	for i := range c.match.Files {
-		if f := &c.match.Files[i]; f.Mode.IsRegular() && !f.Attrs {
+		if f := &c.match.Files[i]; kept(f) {
+			count, size = count+1, size+len(f.Name)+1
+		}
+	}
+	now.Names, now.Digests = make([]byte, 0, size), make([]byte, 0, sha256.Size*count)
+	for i := range c.match.Files {
+		if f := &c.match.Files[i]; kept(f) {
 			now.Names = append(append(now.Names, f.Name...), 0)
 			now.Digests = append(now.Digests, f.Digest[:]...)
 		}
@@ -169,7 +193,9 @@ func (c *filling) fill(ctx context.Context) error {
 	}
 	defer in.close()
 	in.mode, in.linker, in.there, in.now = c.mode, c.linker, c.there, true
-	if err := in.contents(ctx); err != nil {
+	err = in.contents(ctx)
+	c.had, c.sums = nil, nil // the layer may be worked in for long
+	if err != nil {
 		return err
 	}
 	c.exact = !in.changed.Load()
@@ -246,7 +272,7 @@ func (c *filling) linker() (link func(*source.File) bool, end func()) {
 	dirs := newDirPair(c.from, filepath.Join(c.dir, c.dest))
 	bits := (&intake{mode: c.mode}).modeOf
 	return func(f *source.File) bool {
-		if sum, ok := c.had[f.Name]; !ok || f.Attrs || sum != f.Digest {
+		if sum, ok := c.was(f.Name); !ok || f.Attrs || sum != f.Digest {
 			return false
 		}
 		base, err := dirs.enter(f.Name)
