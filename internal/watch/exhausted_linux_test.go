@@ -106,7 +106,7 @@ func TestExhaustedLater(t *testing.T) {
 	s.write("src/1/2/3/4/5/6/7/8/9/file", "1")
 	s.write("src/a/b/file", "22")
 	close(release)
-	for deadline := time.After(20 * time.Second); ; {
+	for deadline := time.After(time.Minute); ; {
 		select {
 		case b := <-s.w.Batches():
 			if b.Rescan || slices.Contains(b.Paths, s.path("src/a/b/file")) {

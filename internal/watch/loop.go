@@ -108,13 +108,14 @@ func (l *loop) run() {
 			}
 			r.answer <- Stats{Directories: len(l.dirs), Polling: l.polling}
 		case e, ok := <-events:
-			if ok {
+			if ok && !l.n.confirms(e) {
 				l.hear(e)
 			}
 		case <-l.rest.C:
 			l.resting = false
 			l.noise.rested(time.Now())
 		case <-l.n.lost():
+			l.confirming = nil // that may be lost, too
 			l.rescan()
 		case <-l.timer.C:
 			l.armed = false

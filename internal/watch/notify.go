@@ -22,8 +22,10 @@ type notifier interface {
 	events() <-chan fsnotify.Event
 	lost() <-chan struct{}
 	// confirm makes sure that whatever was done before has been told. What it returns
-	// yields when it is so; nil where changes are told as they happen.
+	// yields when it is so; nil where that cannot be found out.
 	confirm() <-chan struct{}
+	// confirms reports whether an event is no change, but what confirm waits for.
+	confirms(e fsnotify.Event) bool
 	close()
 }
 
@@ -32,6 +34,9 @@ type system struct {
 	w    *fsnotify.Watcher
 	gaps chan struct{}
 	wg   sync.WaitGroup
+
+	fence  *fence        // nil if there is none
+	passed chan struct{} // yields when the fence has been told of
 }
 
 func newSystem() (*system, error) {
@@ -50,6 +55,10 @@ func newSystem() (*system, error) {
 			}
 		}
 	})
+	if s.fence = newFence(); s.fence != nil && w.Add(s.fence.path) != nil {
+		s.fence.close()
+		s.fence = nil
+	}
 	return s, nil
 }
 
@@ -61,11 +70,34 @@ func (s *system) remove(dir string) {
 
 func (s *system) events() <-chan fsnotify.Event { return s.w.Events }
 func (s *system) lost() <-chan struct{}         { return s.gaps }
-func (s *system) confirm() <-chan struct{}      { return nil }
+
+// confirm has something be told after all that is not read yet: on a busy machine that
+// may be what belongs to the changes that seem to have settled.
+func (s *system) confirm() <-chan struct{} {
+	if s.fence == nil || !s.fence.pass() {
+		return nil
+	}
+	s.passed = make(chan struct{}, 1)
+	return s.passed
+}
+
+func (s *system) confirms(e fsnotify.Event) bool {
+	if s.fence == nil || e.Name != s.fence.path {
+		return false
+	}
+	select {
+	case s.passed <- struct{}{}:
+	default: // nobody waits for it any more
+	}
+	return true
+}
 
 func (s *system) close() {
 	_ = s.w.Close()
 	s.wg.Wait()
+	if s.fence != nil {
+		s.fence.close()
+	}
 }
 
 // exhausted reports whether an error says that the system has run out of watches

@@ -90,6 +90,8 @@ func (p *poller) confirm() <-chan struct{} {
 	return done
 }
 
+func (p *poller) confirms(fsnotify.Event) bool { return false }
+
 func (p *poller) close() {
 	close(p.quit)
 	p.wg.Wait()

@@ -100,7 +100,7 @@ func (s *scene) remove(name string) { s.Helper(); s.check(os.RemoveAll(s.path(na
 func (s *scene) collect(want ...string) Batch {
 	s.Helper()
 	var all Batch
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(time.Minute)
 	for {
 		missing := slices.DeleteFunc(slices.Clone(want), func(p string) bool { return slices.Contains(all.Paths, s.path(p)) })
 		if len(missing) == 0 && len(all.Paths) > 0 {
@@ -140,7 +140,7 @@ func (s *scene) settled() {
 		s.marks++
 		s.write("marker.tmp", strings.Repeat("x", s.marks))
 		s.rename("marker.tmp", marker)
-		for timeout := time.After(20 * time.Second); ; {
+		for timeout := time.After(time.Minute); ; {
 			var b Batch
 			select {
 			case b = <-s.w.Batches():
