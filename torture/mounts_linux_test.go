@@ -37,7 +37,7 @@ RUN --mount=type=cache,target=/c,id=`+sharing+`,sharing=`+sharing+` ["/bin/busyb
 		a, outA := begin("a")
 		b, outB := begin("b")
 		for cmd, out := range map[*exec.Cmd]*syncBuffer{a: outA, b: outB} {
-			if err := cmd.Wait(); err != nil {
+			if err := ended(cmd); err != nil {
 				t.Errorf("%v\n%s", err, out)
 			}
 		}
@@ -54,7 +54,7 @@ RUN --mount=type=cache,target=/c,id=`+sharing+`,sharing=`+sharing+` ["/bin/busyb
 	a, outA := begin("a")
 	waitFor(t, outA, "a begins")
 	b, outB := begin("b")
-	if err := b.Wait(); err != nil {
+	if err := ended(b); err != nil {
 		t.Errorf("%v\n%s", err, outB)
 	}
 	must(t, a.Process.Signal(syscall.SIGINT))

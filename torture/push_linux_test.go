@@ -87,7 +87,7 @@ func TestKillPush(t *testing.T) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		must(t, cmd.Start())
 		done := make(chan error, 1)
-		go func() { done <- cmd.Wait() }()
+		go func() { done <- ended(cmd) }()
 		after, group := rnd.IntN(lines), rnd.IntN(3) == 0
 		pause := time.Duration(rnd.ExpFloat64() * 10 * float64(time.Millisecond))
 		var end error

@@ -39,7 +39,7 @@ func (w *watched) git(args ...string) {
 func branchSwitch(t *testing.T) {
 	const n = 300
 	w := complain(t, "", map[string]string{"a.Dockerfile": "FROM scratch\nCOPY d /\n", ".dockerignore": ".git\n"}, "a")
-	w.opt.Quiet = 250 * time.Millisecond // git may pause for longer than usual on a busy machine
+	w.opt.Quiet = 250 * time.Millisecond // git pauses
 	fill := func(text string) {
 		for i := range n {
 			w.write(fmt.Sprintf("src/d/%d/f%d", i%20, i), text)
@@ -64,14 +64,15 @@ func branchSwitch(t *testing.T) {
 	// There and back is nothing.
 	w.doesNothing(func() { w.git("checkout", "-q", "main"); w.git("checkout", "-q", "other") })
 	// Under a lock nothing settles, however long it takes.
-	w.builds(func() {
+	w.once(func() {
 		w.write(".git/index.lock", "")
 		for i := range 4 {
 			w.save(fmt.Sprintf("src/d/half%d", i), "1")
 			time.Sleep(w.opt.Quiet * 3 / 2)
 		}
 		w.check(os.Remove(w.path(".git/index.lock")))
-	}, "a")
+	})
+	w.has("a", "/half3", "1")
 	w.builds(func() { w.git("stash", "-q", "-u") }, "a")
 	w.has("a", "/half0", "")
 	w.builds(func() { w.git("stash", "pop", "-q") }, "a")
@@ -85,7 +86,14 @@ func branchSwitch(t *testing.T) {
 	}
 	w.git("branch", "-q", "base", "main")
 	w.quiet()
-	w.builds(func() { w.git("rebase", "-q", "--onto", "main", "HEAD~3") }, "a")
+	const slowdown = 8 // while git goes through several states
+	if took := w.timed(func() { w.git("rebase", "-q", "--onto", "main", "HEAD~3") }); took < slowdown*w.opt.Quiet {
+		w.quiet()
+		if n := len(w.finished()); n != 1 {
+			t.Errorf("%d builds of a rebase", n)
+		}
+	}
+	w.quiet()
 	w.has("a", "/19/f299", "main")
 }
 
@@ -146,11 +154,19 @@ func selfTriggered(t *testing.T) {
 	w.write(".dockerignore", "store\n")
 	w.store = w.path("store") // all of it is in the context
 	w.start()
-	w.quiet()
-	if all := w.finished(); len(all) != 1 {
-		t.Errorf("%d builds at the start", len(all))
+	// A build that starts itself again does so at once, or with whatever comes next.
+	only := func(when string, affected ...string) {
+		t.Helper()
+		time.Sleep(10 * w.opt.Quiet)
+		if all := w.finished(); len(all) != 1 || !slices.Equal(all[0].Started.Affected, affected) {
+			t.Errorf("%d builds %s: %+v", len(all), when, w.notices)
+		}
 	}
-	w.builds(func() { w.save("src/f", "1") }, "a", "out")
+	only("at the start", "a", "out")
+	w.forget()
+	w.save("src/f", "1")
+	w.until("a build", func() bool { return w.rests > 0 })
+	only("after a change", "a", "out")
 	if got := readFile(t, w.path("out/src/f")); got != "1" {
 		t.Errorf("out/src/f is %q", got)
 	}

@@ -103,9 +103,17 @@ func TestSyncOwed(t *testing.T) {
 	w, _ := syncProject(t)
 	// Nothing gets a name if one target fails.
 	const failing = "FROM scratch\nCOPY missing /\n"
-	w.does(func() { w.save("src/other", failing) })
-	w.does(func() { w.save("src/site/index", "BB") })
-	w.does(func() { w.save("beside/missing", "1") })
+	for _, change := range [][2]string{{"src/other", failing}, {"src/site/index", "BB"}, {"beside/missing", "1"}} {
+		w.forget()
+		w.save(change[0], change[1])
+		// Anything else that happens would have built what is owed.
+		w.until("a build because of "+change[0], func() bool {
+			return w.still && slices.ContainsFunc(w.notices, func(n session.Notice) bool {
+				f, ok := n.(session.Finished)
+				return ok && slices.Equal(f.Started.Changed, change[:1])
+			})
+		})
+	}
 	w.has("web", "/other", failing)
 	w.has("web", "/site/index", "BB")
 }
@@ -131,7 +139,15 @@ func TestPauseWhileBuilding(t *testing.T) {
 	w.until("a rest", func() bool {
 		return slices.ContainsFunc(w.notices, func(n session.Notice) bool { p, ok := n.(session.Waiting); return ok && p.Paused })
 	})
-	w.quiet()
+	// It is told that there is something new, each time.
+	for i := range 3 {
+		w.mu.Lock()
+		rests := w.rests
+		w.mu.Unlock()
+		at := time.Unix(int64(1000+i), 0)
+		w.check(os.Chtimes(w.marker(), at, at))
+		w.until("another rest", func() bool { return w.rests > rests })
+	}
 	if all := w.finished(); len(all) != 1 {
 		t.Errorf("%d builds came to their end: %+v", len(all), w.notices)
 	}
@@ -189,7 +205,7 @@ func TestMatchWhileRegistering(t *testing.T) {
 	}
 	var added sync.WaitGroup
 	added.Go(func() {
-		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 			if n := inotifyWatches(); n > many/4 {
 				t.Logf("%d watches", n)
 				w.write("w/new/file", "1")

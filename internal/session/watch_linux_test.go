@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -45,6 +46,7 @@ type watched struct {
 	opt        session.WatchOptions
 	request    func(*config.Request) // changes it; nil to leave it
 	commands   chan session.Command
+	marks      int // how often the marker was touched
 	cancel     context.CancelFunc
 	done       chan error
 
@@ -54,10 +56,23 @@ type watched struct {
 	ran     []string // steps that did work since the last reset
 	rests   int
 	running int // generations that have begun and not ended
+	// marked says that there has been a generation because of the marker, still that
+	// nothing was to be done after it.
+	marked, still bool
 }
+
+// marker is a file of variables that has none: to look at it again, and all that was
+// changed before it, is a generation that builds nothing.
+func (w *watched) marker() string { return filepath.Join(filepath.Dir(w.dir), "marker.hcl") }
+
+// opening is held while a store is opened: the library keeps in a variable what it finds
+// out about where the last one lies.
+var opening sync.Mutex
 
 func openAt(root string) func(context.Context) (session.Engine, error) {
 	return func(ctx context.Context) (session.Engine, error) {
+		opening.Lock()
+		defer opening.Unlock()
 		return buildah.Open(ctx, buildah.Options{
 			Root: filepath.Join(root, "root"), RunRoot: filepath.Join(root, "run"), Driver: "overlay",
 			DriverOptions: []string{"overlay.skip_mount_home=true"},
@@ -81,6 +96,7 @@ func newWatched(t *testing.T, files map[string]string) *watched {
 	for name, text := range files {
 		w.write(name, text)
 	}
+	w.check(os.WriteFile(w.marker(), nil, 0o644))
 	w.opt = session.WatchOptions{Prune: true, Quiet: 60 * time.Millisecond, Commands: w.commands, Observe: w.observe}
 	return w
 }
@@ -93,6 +109,7 @@ func (w *watched) start() *watched {
 	if w.request != nil {
 		w.request(&load)
 	}
+	load.VarFiles = append(load.VarFiles, w.marker())
 	go func() {
 		s := session.New(session.Options{Load: load, OpenEngine: openAt(w.store), Sink: w})
 		err := s.Watch(ctx, w.opt)
@@ -123,34 +140,76 @@ func (w *watched) Emit(e event.Event) {
 func (w *watched) observe(n session.Notice) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.notices = append(w.notices, n)
-	switch n.(type) {
+	switch is := n.(type) {
 	case session.Started:
 		if w.running++; w.running > 1 {
 			w.Error("two generations at once")
 		}
+		w.still = false
+		w.mark(&is.Changed, is.Concerns)
+		n = is
 	case session.Finished:
 		w.running--
+		if w.mark(&is.Started.Changed, is.Started.Concerns) && !is.Canceled {
+			w.marked = true
+		}
+		n = is
+	case session.Unchanged:
+		w.still, w.marked = false, w.mark(&is.Started.Changed, is.Started.Concerns) || w.marked
+		n = is
+	case session.Broken:
+		w.still, w.marked = false, w.mark(&is.Changed, nil) || w.marked
+		n = is
 	case session.Waiting:
 		w.rests++
+		w.still = true
 	}
+	w.notices = append(w.notices, n)
 	w.changed.Broadcast()
+}
+
+// mark takes the marker out of what has changed. It reports whether it was there.
+func (w *watched) mark(changed *[]string, concerns map[string][]string) bool {
+	is := func(p string) bool { return p == filepath.ToSlash(w.marker()) }
+	for t, c := range concerns {
+		concerns[t] = slices.DeleteFunc(slices.Clone(c), is)
+	}
+	all := len(*changed)
+	*changed = slices.DeleteFunc(slices.Clone(*changed), is)
+	return len(*changed) < all
 }
 
 // until waits until the notices satisfy a condition.
 func (w *watched) until(what string, ok func() bool) {
 	w.Helper()
-	timer := time.AfterFunc(time.Minute, w.changed.Broadcast)
+	if !w.within(patience, ok) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.Fatalf("%s never happened; there was %+v", what, w.notices)
+	}
+}
+
+// patience is how long something that has to happen may take, on the busiest machine.
+const patience = 3 * time.Minute
+
+// within waits until the notices satisfy a condition, but not longer than for a while.
+func (w *watched) within(most time.Duration, ok func() bool) bool {
+	timer := time.AfterFunc(most, func() {
+		w.mu.Lock() // or it may come between a look at the clock and the wait
+		defer w.mu.Unlock()
+		w.changed.Broadcast()
+	})
 	defer timer.Stop()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(most)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for !ok() {
-		if time.Now().After(deadline) {
-			w.Fatalf("%s never happened; there was %+v", what, w.notices)
+		if !time.Now().Before(deadline) {
+			return false
 		}
 		w.changed.Wait()
 	}
+	return true
 }
 
 func (w *watched) rest(n int) {
@@ -158,20 +217,31 @@ func (w *watched) rest(n int) {
 	w.until(fmt.Sprintf("rest %d", n), func() bool { return w.rests >= n })
 }
 
-// quiet waits until nothing has been going on for a while.
+// quiet waits until all that was done has had its generations, and what these have
+// written themselves, too: a file is touched that is watched. What was done before is
+// told before it or with it.
 func (w *watched) quiet() {
-	for {
-		w.mu.Lock()
-		n, running := len(w.notices), w.running
-		w.mu.Unlock()
-		time.Sleep(400 * time.Millisecond)
-		w.mu.Lock()
-		same := n == len(w.notices) && running == 0 && w.running == 0
-		w.mu.Unlock()
-		if same {
+	w.Helper()
+	for range 2 {
+		w.touch()
+	}
+}
+
+func (w *watched) touch() {
+	w.Helper()
+	w.mu.Lock()
+	w.marked = false
+	w.mu.Unlock()
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		w.marks++
+		at := time.Unix(int64(w.marks), 0)
+		w.check(os.Chtimes(w.marker(), at, at))
+		// A generation that runs already takes no notice of it.
+		if w.within(10*time.Second, func() bool { return w.marked && w.still && w.running == 0 }) {
 			return
 		}
 	}
+	w.Fatalf("it never came to rest; there was %+v", w.notices)
 }
 
 // forget begins a new list of notices and steps.
@@ -193,29 +263,63 @@ func (w *watched) finished() []session.Finished {
 	return out
 }
 
-// does makes a change and waits for the one build that comes of it.
+// does makes a change and waits for the one build that comes of it, and gives that. If
+// the change was on its way for so long that it may have seemed to be over in between,
+// there may be more builds, which are given as one.
 func (w *watched) does(change func()) session.Finished {
 	w.Helper()
-	w.forget()
-	change()
+	took := w.timed(change)
 	w.until("a build", func() bool { return w.rests > 0 })
 	w.quiet()
 	all := w.finished()
-	if len(all) != 1 {
-		w.Fatalf("%d builds, want one: %+v", len(all), w.notices)
+	if len(all) == 0 || len(all) > 1 && took < w.opt.Quiet {
+		w.Fatalf("%d builds of a change that took %v, want one: %+v", len(all), took, w.notices)
 	}
-	return all[0]
+	last := all[len(all)-1]
+	s := &last.Started
+	for _, f := range all[:len(all)-1] {
+		s.Affected = both(s.Affected, f.Started.Affected)
+		s.Changed = both(s.Changed, f.Started.Changed)
+		for t, c := range f.Started.Concerns {
+			s.Concerns[t] = both(s.Concerns[t], c)
+		}
+	}
+	return last
 }
 
-// doesNothing makes a change of which no build comes.
+// both is what is in either of two lists, sorted.
+func both(a, b []string) []string {
+	all := slices.Concat(a, b)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// once makes a change of which one build comes, however long it is on its way.
+func (w *watched) once(change func()) {
+	w.Helper()
+	took := w.timed(change)
+	w.quiet()
+	if all := w.finished(); len(all) != 1 {
+		w.Fatalf("%d builds of a change that took %v, want one: %+v", len(all), took, w.notices)
+	}
+}
+
+// doesNothing makes a change of which no build comes, unless it was on its way for so
+// long that a part of it may have seemed to be all.
 func (w *watched) doesNothing(change func()) {
 	w.Helper()
-	w.forget()
-	change()
+	took := w.timed(change)
 	w.quiet()
-	if all := w.finished(); len(all) != 0 {
+	if all := w.finished(); len(all) != 0 && took < w.opt.Quiet {
 		w.Errorf("built %q because of %q", all[0].Started.Affected, all[0].Started.Changed)
 	}
+}
+
+func (w *watched) timed(change func()) time.Duration {
+	w.forget()
+	begun := time.Now()
+	change()
+	return time.Since(begun)
 }
 
 func (w *watched) path(name string) string { return filepath.Join(w.dir, filepath.FromSlash(name)) }
@@ -243,6 +347,8 @@ func (w *watched) read(name string) string {
 // openStore opens the store that a project is built in.
 func openStore(t *testing.T, root string) storage.Store {
 	t.Helper()
+	opening.Lock()
+	defer opening.Unlock()
 	store, err := storage.GetStore(storage.StoreOptions{
 		GraphRoot: filepath.Join(root, "root"), RunRoot: filepath.Join(root, "run"), GraphDriverName: "overlay",
 		GraphDriverOptions: []string{"overlay.skip_mount_home=true"},

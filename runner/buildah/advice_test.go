@@ -19,7 +19,7 @@ import (
 
 // TestAdvice asks registries that answer with what registries answer with.
 func TestAdvice(t *testing.T) {
-	e := impatient(t)
+	e := patient(t)
 	f, addr := newFaulty(t)
 	login := filepath.Join(t.TempDir(), "auth.json")
 	if err := os.WriteFile(login, []byte(`{"auths": {"`+addr+`": {"auth": "dTpw"}}}`), 0o600); err != nil {

@@ -71,7 +71,7 @@ func TestTokenExpires(t *testing.T) {
 	for n := range 4 {
 		refuses, denies := n%2 == 1, n >= 2
 		t.Run(fmt.Sprintf("refuses=%v denies=%v", refuses, denies), func(t *testing.T) {
-			e := impatient(t)
+			e := patient(t)
 			b := testBundle(t, e)
 			f, addr := newFaulty(t)
 			d := &doorkeeper{denies: denies}
@@ -99,7 +99,7 @@ func TestTokenExpires(t *testing.T) {
 			if err := push(t.Context(), e, b, addr+"/app:v1"); err != nil {
 				t.Fatal(err)
 			}
-			fresh := impatient(t)
+			fresh := patient(t)
 			d.closed.Store(false)
 			f.set(d.before(once(isBlob(http.MethodGet), func() {})))
 			img, err := fresh.Resolve(t.Context(), planner.ImageRequest{Ref: addr + "/app:v1", Explicit: true, Platform: platforms.DefaultSpec(), Pull: planner.PullAlways})
@@ -134,7 +134,7 @@ func TestTokenExpires(t *testing.T) {
 // TestPasswordExpires has a registry refuse, in the middle of a push, the password that
 // it took before.
 func TestPasswordExpires(t *testing.T) {
-	e := impatient(t)
+	e := patient(t)
 	b := testBundle(t, e)
 	f, addr := newFaulty(t)
 	var refusing atomic.Bool
@@ -170,7 +170,7 @@ func TestPushIsNotAllowed(t *testing.T) {
 		http.StatusUnauthorized: `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`,
 		http.StatusForbidden:    `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}`,
 	} {
-		e := impatient(t)
+		e := patient(t)
 		e.patience.leave = time.Minute
 		b := testBundle(t, e)
 		f, addr := newFaulty(t)

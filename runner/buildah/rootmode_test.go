@@ -36,7 +36,7 @@ func TestRootMode(t *testing.T) {
 		"read-only above": {upper: 0o555},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := impatient(t)
+			e := patient(t)
 			base := pulledBase(t, e, c.lower, c.upper)
 			stat := []string{"/bin/busybox", "stat", "-c", "%a", "/"}
 			s, out := do(t, e, execOp(nil, stat...), runner.Input{Snapshot: base})
