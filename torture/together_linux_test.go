@@ -155,7 +155,7 @@ RUN ["/bin/busybox", "echo", "the slow one has ended"]
 		must(t, cmd.Start())
 		return cmd, out
 	}
-	first, firstOut := begin("3600", "slow")
+	first, firstOut := begin("7200", "slow")
 	waitFor(t, firstOut, "BEGUN")
 	second, secondOut := begin("0", "--jobs", "1")
 	waitFor(t, secondOut, "waiting for its result")

@@ -26,9 +26,12 @@ import (
 )
 
 var (
-	sequences = flag.Int("sequences", 3, "how many sequences the model test tries")
-	seed      = flag.Uint64("seed", 0, "the first sequence's seed; 0 is by chance")
+	sequences = flag.Int("sequences", fewSequences, "how many sequences the model test tries")
+	seed      = flag.Uint64("seed", 0, "the first sequence's seed; 0 is by chance, or 1 for the short form")
 )
+
+// fewSequences is the short form of the model test.
+const fewSequences = 3
 
 func TestMain(m *testing.M) {
 	if libbuildah.InitReexec() {
