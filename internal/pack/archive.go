@@ -2,6 +2,7 @@ package pack
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -51,32 +52,52 @@ func WriteFile(name string, write func(io.Writer) error) error {
 		}
 		return errors.Join(write(f), f.Close())
 	}
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+	return writeWhole(name, mode, func(f *os.File) error { return write(f) })
+}
+
+// writeWhole has write make a regular file, which appears whole or not at all.
+func writeWhole(name string, mode fs.FileMode, write func(*os.File) error) error {
+	dir := filepath.Dir(name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	dir, prefix := filepath.Dir(name), "."+filepath.Base(name)+"-"
-	f, named, err := createUnnamed(dir, prefix)
+	f, link, err := createUnnamed(dir)
 	if err != nil {
-		if f, err = os.CreateTemp(dir, prefix); err != nil {
-			var file *fs.PathError // nobody asked for that one
-			if errors.As(err, &file) {
-				file.Path = name
-			}
-			return err
-		}
-		temp := f.Name()
-		named = func() (string, error) { return temp, nil }
-		defer os.Remove(temp) //nolint:errcheck // it is not there any more if all went well
+		return writeTemp(name, mode, write)
 	}
-	if err = errors.Join(write(f), f.Chmod(mode)); err != nil {
-		return errors.Join(err, f.Close())
+	defer f.Close()
+	if err := errors.Join(write(f), f.Chmod(mode)); err != nil {
+		return err
 	}
-	temp, err := named()
-	if err = errors.Join(err, f.Close()); err == nil {
+	// Under its own name at once, where that is free: who dies leaves no other.
+	if err := link(name); !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	temp := filepath.Join(dir, tempPrefix(name)+rand.Text())
+	if err = link(temp); err == nil {
 		err = os.Rename(temp, name)
 	}
 	if err != nil {
 		_ = os.Remove(temp)
 	}
 	return err
+}
+
+func tempPrefix(name string) string { return "." + filepath.Base(name) + "-" }
+
+// writeTemp is writeWhole where files always have names.
+func writeTemp(name string, mode fs.FileMode, write func(*os.File) error) error {
+	f, err := os.CreateTemp(filepath.Dir(name), tempPrefix(name))
+	if err != nil {
+		var file *fs.PathError // nobody asked for that one
+		if errors.As(err, &file) {
+			file.Path = name
+		}
+		return err
+	}
+	defer os.Remove(f.Name()) //nolint:errcheck // it is not there any more if all went well
+	if err := errors.Join(write(f), f.Chmod(mode), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
 }

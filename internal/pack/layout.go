@@ -6,19 +6,17 @@ package pack
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/gofrs/flock"
 	"github.com/moby/buildkit/client/ociindex"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
@@ -35,18 +33,13 @@ func (b *Bundle) WriteLayout(ctx context.Context, dir string, names []string) er
 }
 
 func (b *Bundle) writeLayout(ctx context.Context, dir string, names []ociindex.NameOrTag) error {
-	store, err := local.NewStore(dir)
-	if err != nil {
-		return err
-	}
-	defer os.Remove(filepath.Join(dir, "ingest")) //nolint:errcheck // the store's workplace, if it is empty
 	for _, blob := range b.Blobs {
-		if err := copyBlob(ctx, store, blob); err != nil {
+		if err := copyBlob(ctx, dir, blob); err != nil {
 			return err
 		}
 	}
 	for _, m := range append(b.Manifests[:len(b.Manifests):len(b.Manifests)], b.Root) {
-		if err := copyBlob(ctx, store, dataBlob(m.Descriptor.MediaType, m.Data)); err != nil {
+		if err := copyBlob(ctx, dir, dataBlob(m.Descriptor.MediaType, m.Data)); err != nil {
 			return err
 		}
 	}
@@ -55,10 +48,12 @@ func (b *Bundle) writeLayout(ctx context.Context, dir string, names []ociindex.N
 	return putIndex(ctx, dir, root, names)
 }
 
-// copyBlob writes a blob under a name of its own until it is whole: what another
-// process writes at the same time, or has died over, is not to be gone on with.
-func copyBlob(ctx context.Context, store content.Store, blob Blob) error {
-	if _, err := store.Info(ctx, blob.Digest); err == nil {
+// copyBlob writes a blob, unless it is there. The library that knows layouts would
+// write it below a name of its own first, where it stays if this process is killed,
+// and nobody could tell whether somebody still writes to it.
+func copyBlob(ctx context.Context, dir string, blob Blob) error {
+	name := filepath.Join(dir, ocispecs.ImageBlobsDir, blob.Digest.Algorithm().String(), blob.Digest.Encoded())
+	if info, err := os.Stat(name); err == nil && info.Size() == blob.Size {
 		return nil
 	}
 	in, err := blob.Open(ctx)
@@ -66,10 +61,19 @@ func copyBlob(ctx context.Context, store content.Store, blob Blob) error {
 		return err
 	}
 	defer in.Close()
-	desc := ocispecs.Descriptor{MediaType: blob.MediaType, Digest: blob.Digest, Size: blob.Size}
-	ref := "zbuild-" + rand.Text()
-	if err := content.WriteBlob(ctx, store, ref, in, desc); err != nil {
-		_ = store.Abort(context.WithoutCancel(ctx), ref) // what there is of it, if there is any
+	const mode = 0o444 // it never changes
+	err = writeWhole(name, mode, func(f *os.File) error {
+		sum := blob.Digest.Verifier()
+		n, err := io.Copy(io.MultiWriter(f, sum), &interruptible{ctx: ctx, r: in})
+		if err != nil {
+			return err
+		}
+		if n != blob.Size || !sum.Verified() {
+			return fmt.Errorf("what was read, %d bytes, is not what it was when its digest was made, %d bytes", n, blob.Size)
+		}
+		return f.Sync() // before the index, which speaks of it
+	})
+	if err != nil {
 		return fmt.Errorf("writing %s: %w", blob.Digest, err)
 	}
 	return nil

@@ -202,7 +202,7 @@ func TestWriteFile(t *testing.T) {
 		}
 	}
 	// Where the file system can have it so, a process that dies leaves nothing.
-	if f, _, err := createUnnamed(dir, "x"); err == nil {
+	if f, _, err := createUnnamed(dir); err == nil {
 		f.Close()
 		err := WriteFile(name, func(w io.Writer) error {
 			if there, err := os.ReadDir(dir); err != nil || len(there) != 1 {

@@ -7,6 +7,6 @@ import (
 	"os"
 )
 
-func createUnnamed(string, string) (f *os.File, named func() (string, error), err error) {
+func createUnnamed(string) (f *os.File, link func(name string) error, err error) {
 	return nil, nil, errors.ErrUnsupported
 }

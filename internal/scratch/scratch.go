@@ -77,7 +77,8 @@ func Sweep() error {
 	for _, e := range entries {
 		dir := filepath.Join(parent, e.Name())
 		if strings.HasPrefix(e.Name(), newPrefix) {
-			if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > unborn {
+			// One of the future was made before the clock was set back.
+			if info, err := e.Info(); err == nil && time.Since(info.ModTime()).Abs() > unborn {
 				errs = append(errs, os.RemoveAll(dir))
 			}
 			continue

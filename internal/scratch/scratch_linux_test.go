@@ -75,6 +75,35 @@ func TestSweep(t *testing.T) {
 	sweep()
 }
 
+// TestUnborn leaves a directory that its process has not come to locking, at several
+// times, as a clock that jumps makes them. Only one of just now may still be locked.
+func TestUnborn(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	_, remove, err := New("mine") // so that the common directory stays
+	if err != nil {
+		t.Fatal(err)
+	}
+	for age, stays := range map[time.Duration]bool{0: true, 48 * time.Hour: false, -48 * time.Hour: false} {
+		dir, err := os.MkdirTemp(commonName(), newPrefix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := time.Now().Add(-age)
+		if err := os.Chtimes(dir, at, at); err != nil {
+			t.Fatal(err)
+		}
+		if err := Sweep(); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Lstat(dir); (err == nil) != stays {
+			t.Errorf("one that is %v old: %v", age, err)
+		}
+	}
+	if err := remove(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestTaken has the common directory be somebody else's: a link, or open to all.
 func TestTaken(t *testing.T) {
 	elsewhere := t.TempDir()
