@@ -66,6 +66,43 @@ RUN --mount=type=cache,target=/c,id=`+sharing+`,sharing=`+sharing+` ["/bin/busyb
 	s.clean()
 }
 
+// TestCacheOfKilled kills a process that has a cache mount for itself while another waits
+// for that. The container of the one that was killed is not killed with it, and must not
+// write to the cache any more when the other one has it.
+func TestCacheOfKilled(t *testing.T) {
+	p := newProject(t, 1, 5)
+	p.write("zbuild.hcl", `
+variable "who" { default = "" }
+target "default" { args = { WHO = who } }
+`, 0o644)
+	p.write("Dockerfile", `FROM scratch
+COPY rootfs /
+ARG WHO
+RUN --mount=type=cache,target=/c,sharing=locked ["/bin/busybox", "sh", "-ec", "\
+  if [ $WHO = a ]; then echo a >> /c/log; echo begun | busybox tr a-z A-Z; while :; do echo a >> /c/log; busybox sleep 0.01; done; fi; \
+  busybox cp /c/log /c/then; busybox sleep 0.5; busybox cmp /c/log /c/then"]
+`, 0o644)
+	s := newPlace(t)
+	begin := func(who string) (*exec.Cmd, *syncBuffer) {
+		cmd := s.command(p.dir, "bake", "--progress", "plain", "--var", "who="+who)
+		out := &syncBuffer{}
+		cmd.Stdout, cmd.Stderr, cmd.WaitDelay = out, out, 100*time.Millisecond
+		must(t, cmd.Start())
+		return cmd, out
+	}
+	a, outA := begin("a")
+	waitFor(t, outA, "BEGUN") // which the instruction does not say
+	b, outB := begin("b")
+	waitFor(t, outB, "RUN --mount") // its start has found nothing to clear away
+	must(t, a.Process.Kill())
+	_ = a.Wait()
+	if err := b.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, outB)
+	}
+	s.zbuild(p.dir, "cache", "du")
+	s.clean()
+}
+
 // TestNoCacheTogether has processes with --no-cache, each of which does everything
 // itself, and none of which harms another.
 func TestNoCacheTogether(t *testing.T) {

@@ -65,7 +65,7 @@ func (x *execJob) takeCache(ctx context.Context, name string, sharing pb.CacheSh
 	own := dir
 	for n := 1; ; n++ {
 		if x.job.Afresh != nil {
-			if err := x.job.Afresh(name, own, func() error { return emptyCache(own) }); err != nil {
+			if err := x.job.Afresh(name, own, func() error { return x.e.emptyCache(ctx, own) }); err != nil {
 				return "", fmt.Errorf("emptying a cache: %w", err)
 			}
 		}
@@ -84,6 +84,11 @@ func (x *execJob) takeCache(ctx context.Context, name string, sharing pb.CacheSh
 			return "", fmt.Errorf("taking a cache: %w", err)
 		}
 		x.undo = append(x.undo, unlock)
+		leave, err := x.e.enterCache(ctx, own, sharing != pb.CacheSharingOpt_SHARED)
+		if err != nil {
+			return "", fmt.Errorf("taking a cache: %w", err)
+		}
+		x.undo = append(x.undo, leave)
 		touch(filepath.Join(own, lockName))
 		return own, nil
 	}
@@ -91,7 +96,7 @@ func (x *execJob) takeCache(ctx context.Context, name string, sharing pb.CacheSh
 
 // emptyCache empties a cache that is there. One that another build is at work with stays
 // as it is: it has been told where the cache lies.
-func emptyCache(dir string) error {
+func (e *Engine) emptyCache(ctx context.Context, dir string) error {
 	if _, err := os.Stat(dir); err != nil {
 		return nil
 	}
@@ -103,6 +108,9 @@ func emptyCache(dir string) error {
 		return err
 	}
 	defer unlock()
+	if err := e.clearUsers(ctx, dir, true); err != nil {
+		return err
+	}
 	return os.RemoveAll(filepath.Join(dir, cacheDataName))
 }
 

@@ -147,7 +147,7 @@ func (e *Engine) CacheMounts(context.Context) ([]runner.CacheMount, error) {
 }
 
 // DiscardCacheMount removes a cache mount's directory unless it is in use.
-func (e *Engine) DiscardCacheMount(_ context.Context, name string) (bool, error) {
+func (e *Engine) DiscardCacheMount(ctx context.Context, name string) (bool, error) {
 	if name != filepath.Base(name) || strings.HasPrefix(name, ".") {
 		return false, fs.ErrInvalid
 	}
@@ -163,6 +163,9 @@ func (e *Engine) DiscardCacheMount(_ context.Context, name string) (bool, error)
 		return false, err
 	}
 	defer lock.Close()
+	if err := e.clearUsers(ctx, dir, true); err != nil {
+		return false, err
+	}
 	if err := os.RemoveAll(dir); err != nil {
 		return false, err
 	}
