@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -362,12 +363,23 @@ func (p *place) leftovers(problems []string) {
 
 // processes lists the processes that have to do with the store.
 func (p *place) processes() (found []string) {
+	for _, pid := range p.running() {
+		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		found = append(found, fmt.Sprintf("a process was left: %d: %q", pid, line))
+	}
+	return found
+}
+
+// running are the numbers of those processes.
+func (p *place) running() (found []int) {
 	entries, _ := filepath.Glob("/proc/[0-9]*")
 	for _, proc := range entries {
 		line, _ := os.ReadFile(filepath.Join(proc, "cmdline"))
 		root, _ := os.Readlink(filepath.Join(proc, "root"))
 		if bytes.Contains(line, []byte(p.dir+"/")) || bytes.Contains(line, []byte(p.run+"/")) || strings.HasPrefix(root, p.dir+"/") {
-			found = append(found, fmt.Sprintf("a process was left: %s: %q", filepath.Base(proc), line))
+			if pid, err := strconv.Atoi(filepath.Base(proc)); err == nil {
+				found = append(found, pid)
+			}
 		}
 	}
 	return found

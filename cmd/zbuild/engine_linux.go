@@ -98,6 +98,10 @@ func engineOptions(f engineFlags, log *slog.Logger) (buildah.Options, error) {
 		AuthFile:      f.Authfile,
 		PolicyFile:    f.SignaturePolicy,
 		Logger:        log,
+		Fatal: func(err error) {
+			fmt.Fprintf(os.Stderr, "\nzbuild: %v\n", err)
+			os.Exit(exitUnusable)
+		},
 	}
 	// The store wants absolute paths.
 	for _, p := range []struct {

@@ -292,7 +292,9 @@ func (e *Engine) place(id, parent string, staged *graphdriver.DriverWithDifferOu
 		return err
 	}
 	_, err = e.store.ApplyStagedLayer(storage.ApplyStagedLayerOptions{ID: id, ParentLayer: parent, DiffOutput: staged})
-	return err
+	// Another sync may have taken the note away meanwhile, that of an image made at the
+	// same time: then this one's image would be recorded without one.
+	return errors.Join(err, e.durable.note(id))
 }
 
 // adoptTar makes a layer the long way, through a tar stream, with any driver. The

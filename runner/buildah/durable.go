@@ -7,7 +7,8 @@ package buildah
 // program in a RUN asks for it, with the build waiting. So what a layer consists of is
 // not on the disk yet when the layer is done, while what speaks of it may get there at
 // any moment. Before anything does, a layer is noted in a directory that is named
-// after the machine's boot. Before an image is recorded, and when a build is over, the
+// after the machine's boot: when it is begun, for what it lies on may have to go together
+// with it, and again when it is done, for a sync in between takes the note away. Before an image is recorded, and when a build is over, the
 // file system is synced once, for all layers that are noted, and the notes go. A
 // journalling file system keeps the order of such changes: where a layer can be found
 // that is not whole, its note can be found, too, in a directory of another boot.
@@ -43,6 +44,9 @@ type durable struct {
 	// disk is a directory of the store's file system. The kernel tells once whoever has
 	// something open what it could not write since then, so it is open from the beginning.
 	disk *os.File
+	// booted says that the machine was started anew since somebody was at work here: the
+	// run directory need not tell any more of what they had going.
+	booted bool
 
 	syncing sync.Mutex // held while the file system is synced
 	failed  error      // that of the first sync that failed: what was noted then cannot be relied on
@@ -98,6 +102,13 @@ func (d *durable) note(layer string) error {
 		return d.write()
 	}
 	return nil
+}
+
+// forget takes a layer's note away: the layer is gone.
+func (d *durable) forget(layer string) {
+	if d.dir != "" {
+		_ = os.Remove(filepath.Join(d.dir, layer))
+	}
 }
 
 // write writes the store's file system to the disk.
@@ -231,6 +242,7 @@ func (e *Engine) forgetLost() error {
 		if err := os.RemoveAll(lost); err != nil {
 			e.log.Debug("notes of an earlier boot stay", "error", err)
 		}
+		e.durable.booted = true
 	}
 	return nil
 }

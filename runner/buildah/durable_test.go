@@ -13,6 +13,7 @@ import (
 	"go.podman.io/storage/pkg/unshare"
 	"golang.org/x/sys/unix"
 
+	"github.com/zbuild/zbuild/internal/sealed"
 	"github.com/zbuild/zbuild/planner"
 	"github.com/zbuild/zbuild/runner"
 )
@@ -80,13 +81,24 @@ func TestLostPower(t *testing.T) {
 	first := run(e, base, "/a")
 	second := run(e, first, "/b")
 	kept := run(e, base, "/c")
+	half, err := e.newLayer(second) // which a step is at work in
+	if err != nil {
+		t.Fatal(err)
+	}
 	other := filepath.Join(filepath.Dir(e.durable.dir), "another-boot")
 	if err := os.Mkdir(other, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(notes(e)); n != 3 {
-		t.Fatalf("%d layers are noted of 3 that are not synced", n)
+	if n := len(notes(e)); n != 4 {
+		t.Fatalf("%d layers are noted of 4 that are not synced", n)
 	}
+	if _, err := os.Stat(filepath.Join(e.durable.dir, half.id)); err == nil {
+		err = os.WriteFile(filepath.Join(other, half.id), nil, 0o600)
+	}
+	if err = errors.Join(err, e.unmount(half.id)); err != nil { // as a loss of power does, and what a process has going is forgotten
+		t.Fatal(err)
+	}
+	e.proc.end(half.id)
 	for _, s := range []runner.Snapshot{first, second, base} { // the last one would have been synced before anything was done on it
 		if err := os.WriteFile(filepath.Join(other, string(s)), nil, 0o600); err != nil {
 			t.Fatal(err)
@@ -96,12 +108,17 @@ func TestLostPower(t *testing.T) {
 	if n := len(notes(e)); n > 0 {
 		t.Errorf("%d layers are not synced at the end of a build", n)
 	}
-	if err := e.Close(); err != nil {
+	temporary := filepath.Join(e.StateDir(), "cache", "00", sealed.TempPrefix+"1")
+	err = errors.Join(os.MkdirAll(filepath.Dir(temporary), 0o700), os.WriteFile(temporary, nil, 0o600))
+	if err := errors.Join(err, e.Close(), os.RemoveAll(opt.RunRoot)); err != nil { // which is in memory
 		t.Fatal(err)
 	}
 
 	e = start()
-	for s, want := range map[runner.Snapshot]bool{below: true, base: true, first: false, second: false, kept: true} {
+	if _, err := os.Stat(temporary); err == nil {
+		t.Error("a file that was being written is still there")
+	}
+	for s, want := range map[runner.Snapshot]bool{below: true, base: true, first: false, second: false, runner.Snapshot(half.id): false, kept: true} {
 		if got := e.Has(t.Context(), s); got != want {
 			t.Errorf("layer %s is there: %v, want %v", s, got, want)
 		}

@@ -42,6 +42,9 @@ type Options struct {
 	// PolicyFile names a signature policy; empty means the usual ones.
 	PolicyFile string
 	Logger     *slog.Logger
+	// Fatal is told, at any moment and in any goroutine, that the store cannot be used any
+	// more. It ends the process, for goroutines may wait for ever; nil is a panic.
+	Fatal func(error)
 }
 
 // Engine is a runner.Engine on containers-storage.
@@ -237,7 +240,7 @@ func openStore(opt Options) (_ storage.Store, volatile bool, err error) {
 		}
 		return nil, false, &UnusableError{What: fmt.Sprintf("the store at %s cannot be opened", conf.GraphRoot), Fix: fix, Err: err}
 	}
-	return store, !conf.DisableVolatile, nil
+	return lockedStore{store, opt.Fatal}, !conf.DisableVolatile, nil
 }
 
 // mountable makes sure that overlays can be mounted of the store's directories: the

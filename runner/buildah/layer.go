@@ -54,6 +54,12 @@ func (e *Engine) newMarkedLayer(parent runner.Snapshot, marks map[string]any) (*
 	if err := e.proc.begin(l.id); err != nil {
 		return nil, err
 	}
+	// The process's own notes are gone after a loss of power. What a layer that was being
+	// made lies on could not be deleted then.
+	if err := e.durable.note(l.id); err != nil {
+		e.proc.end(l.id)
+		return nil, err
+	}
 	opt := &storage.LayerOptions{Flags: map[string]any{stepFlag: true}}
 	maps.Copy(opt.Flags, marks)
 	if _, err := e.store.CreateLayer(l.id, string(parent), nil, "", true, opt); err != nil {
@@ -161,6 +167,7 @@ func (l *stepLayer) drop() {
 		l.e.log.Warn("an abandoned layer cannot be deleted now; the next start tries again", "layer", l.id, "error", err)
 		return // stays in the journal
 	}
+	l.e.durable.forget(l.id)
 	l.e.proc.end(l.id)
 }
 

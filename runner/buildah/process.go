@@ -208,6 +208,9 @@ func lockFile(name string, how int) (*os.File, error) {
 // mounts that they used, then the layers that nobody will finish, and at last
 // files.
 func (e *Engine) sweep(ctx context.Context) {
+	if e.durable.booted {
+		_ = os.MkdirAll(e.processDir(), 0o700)
+	}
 	entries, err := os.ReadDir(e.processDir())
 	if err != nil {
 		return // there is nothing yet
@@ -231,7 +234,7 @@ func (e *Engine) sweep(ctx context.Context) {
 		dead[entry.Name()] = true
 		lock.Close()
 	}
-	if unborn || len(dead) > 0 {
+	if unborn || len(dead) > 0 || e.durable.booted {
 		e.sweepFiles(dead)
 	}
 }
