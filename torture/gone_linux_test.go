@@ -72,7 +72,7 @@ func TestGone(t *testing.T) {
 			}
 		case <-time.After(5 * time.Minute):
 			must(t, cmd.Process.Signal(unix.SIGQUIT))
-			<-done
+			_ = <-done
 			t.Errorf("it does not end")
 		}
 		if t.Failed() {

@@ -84,8 +84,8 @@ func TestUnborn(t *testing.T) {
 		t.Fatal(err)
 	}
 	for age, stays := range map[time.Duration]bool{0: true, 48 * time.Hour: false, -48 * time.Hour: false} {
-		dir, err := os.MkdirTemp(commonName(), newPrefix)
-		if err != nil {
+		dir := filepath.Join(commonName(), newPrefix+"1")
+		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
 		at := time.Now().Add(-age)
@@ -97,6 +97,9 @@ func TestUnborn(t *testing.T) {
 		}
 		if _, err := os.Lstat(dir); (err == nil) != stays {
 			t.Errorf("one that is %v old: %v", age, err)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
 		}
 	}
 	if err := remove(); err != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"go.podman.io/storage"
 	"go.podman.io/storage/pkg/unshare"
 	"golang.org/x/sys/unix"
 
@@ -92,7 +93,7 @@ func TestLostPower(t *testing.T) {
 	if n := len(notes(e)); n != 4 {
 		t.Fatalf("%d layers are noted of 4 that are not synced", n)
 	}
-	if _, err := os.Stat(filepath.Join(e.durable.dir, half.id)); err == nil {
+	if _, err = os.Stat(filepath.Join(e.durable.dir, half.id)); err == nil {
 		err = os.WriteFile(filepath.Join(other, half.id), nil, 0o600)
 	}
 	if err = errors.Join(err, e.unmount(half.id)); err != nil { // as a loss of power does, and what a process has going is forgotten
@@ -198,6 +199,50 @@ func TestDiskFails(t *testing.T) {
 	}
 	if e.Has(t.Context(), big) || !e.Has(t.Context(), base) {
 		t.Errorf("of the layers that were and were not written there are %v, %v", e.Has(t.Context(), base), e.Has(t.Context(), big))
+	}
+	if err := e.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// syncingStore has another sync come while an image's layer is put in its place.
+type syncingStore struct {
+	storage.Store
+	sync func() error
+}
+
+// ApplyStagedLayer is for storage.Store.
+func (s syncingStore) ApplyStagedLayer(args storage.ApplyStagedLayerOptions) (*storage.Layer, error) {
+	if err := s.sync(); err != nil {
+		return nil, err
+	}
+	return s.Store.ApplyStagedLayer(args)
+}
+
+// TestSyncWhilePlaced syncs in the middle of making an image's layer, as an image that is
+// made at the same time does. The layer is to be synced again after it.
+func TestSyncWhilePlaced(t *testing.T) {
+	dir := t.TempDir()
+	e, err := Open(t.Context(), Options{Root: filepath.Join(dir, "root"), RunRoot: filepath.Join(dir, "run"), Driver: "overlay"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unmountBelow(dir) })
+	e.durable.mu.Lock()
+	e.durable.busy = true // no other sync
+	e.durable.mu.Unlock()
+	s, _ := do(t, e, copyOp("/busybox", "/bin/busybox"), runner.Input{Local: busybox(t)})
+	if !e.canStage("", s) {
+		t.Skip("layers cannot be linked here")
+	}
+	synced := false
+	e.store = syncingStore{e.store, func() error { synced = true; return e.durable.sync() }}
+	layer, err := e.adopt(t.Context(), "", "", s, nil)
+	if err != nil || !synced {
+		t.Fatalf("synced: %v, %v", synced, err)
+	}
+	if _, err := os.Stat(filepath.Join(e.durable.dir, layer.ID)); err != nil {
+		t.Errorf("the layer counts as synced: %v", err)
 	}
 	if err := e.Close(); err != nil {
 		t.Error(err)

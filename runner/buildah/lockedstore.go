@@ -235,12 +235,6 @@ func (s lockedStore) Shutdown(force bool) ([]string, error) {
 	return s.Store.Shutdown(force)
 }
 
-// GetDigestLock is for storage.Store.
-func (s lockedStore) GetDigestLock(d digest.Digest) (storage.Locker, error) {
-	defer s.ended()
-	return s.Store.GetDigestLock(d)
-}
-
 // LookupAdditionalLayer is for storage.Store.
 func (s lockedStore) LookupAdditionalLayer(tocDigest digest.Digest, imageref string) (storage.AdditionalLayer, error) {
 	defer s.ended()
