@@ -209,7 +209,7 @@ func (l *loader) loadCompose(ctx context.Context) *composeFile {
 		return nil
 	}
 	for _, s := range sources { // paths start where the first file's do
-		s.base = sources[0].base
+		s.base, s.named = sources[0].base, sources[0].named
 	}
 	env, err := l.composeEnvironment()
 	var project *composetypes.Project

@@ -44,6 +44,8 @@ type source struct {
 	path string
 	// base is the absolute directory that the file's relative paths start from.
 	base string
+	// named is that directory as the file was named by, where bake shows paths by that.
+	named string
 	// ours is set for a file in zbuild's dialect: it may use zbuild's additions,
 	// may hold nothing unknown, and its paths are relative to it.
 	ours bool
@@ -150,7 +152,11 @@ func (l *loader) readStdin() {
 		l.errorf(nil, "Cannot read the build file", "Standard input: %s", readProblem(err))
 		return
 	}
-	l.add(&source{name: stdinName, base: l.req.Dir, text: text})
+	s := &source{name: stdinName, base: l.req.Dir, text: text}
+	if l.fileRelative {
+		s.named = "."
+	}
+	l.add(s)
 }
 
 // lookUp finds the build files of the working directory: zbuild's own in it or
@@ -272,6 +278,9 @@ func (l *loader) sourceOf(name, path string, text []byte) *source {
 	s := &source{name: name, path: path, base: l.req.Dir, ours: isOurs(path), text: text}
 	if s.ours || l.fileRelative {
 		s.base = filepath.Dir(path)
+	}
+	if l.fileRelative && !s.ours {
+		s.named = filepath.Dir(name)
 	}
 	return s
 }

@@ -31,11 +31,11 @@ func (l *loader) base(filename string) string {
 	return l.req.Dir
 }
 
-// contextBase is the directory that the target's main context starts from.
-func (r *resolver) contextBase(t *wireTarget) string {
+// contextFile is the file that says where the target's main context starts from.
+func (r *resolver) contextFile(t *wireTarget) string {
 	o, ok := t.from["context"]
 	if !ok {
-		return r.base(t.at.Filename)
+		return t.at.Filename
 	}
 	for seen := map[string]bool{}; o.like != "" && !seen[o.like]; {
 		seen[o.like] = true
@@ -47,9 +47,9 @@ func (r *resolver) contextBase(t *wireTarget) string {
 			o = next
 			continue
 		}
-		return r.base(other.at.Filename)
+		return other.at.Filename
 	}
-	return r.base(o.at.Filename)
+	return o.at.Filename
 }
 
 // isPath reports whether a context is a path that a base matters to.
@@ -58,10 +58,17 @@ func isPath(s string) bool {
 		!strings.HasPrefix(s, ociPrefix) && !urlutil.IsRemoteURL(s)
 }
 
-// shown is how bake --print shows a path that starts from base: as it is
-// written, or from the project's directory if that is another one.
-func (l *loader) shown(written, base string) string {
-	if !isPath(written) || filepath.IsAbs(written) || base == l.project.Dir {
+// shown is how bake --print shows a path that is written in a file: as it is there, or
+// if paths start from the files, after the directory by which the file was named.
+func (l *loader) shown(written, filename string) string {
+	if written == "" || !isPath(written) || filepath.IsAbs(written) {
+		return written
+	}
+	if s := l.source(filename); s != nil && s.named != "" {
+		return filepath.ToSlash(filepath.Join(s.named, filepath.FromSlash(written)))
+	}
+	base := l.base(filename)
+	if base == l.project.Dir {
 		return written
 	}
 	rel, err := filepath.Rel(l.project.Dir, filepath.Join(base, written))

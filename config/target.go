@@ -149,11 +149,11 @@ func (r *resolver) checkPolicyFile(t *wireTarget, dockerfile string) {
 
 // contexts resolves the contexts and the Dockerfile's place.
 func (r *resolver) contexts(t *wireTarget, b *Target) {
-	base := r.contextBase(t)
-	b.Context = r.context(*t.Context, base)
-	main := cleanContext(r.shown(*t.Context, base))
+	file := r.contextFile(t)
+	b.Context = r.context(*t.Context, r.base(file))
+	main := cleanContext(r.shown(*t.Context, file))
 	r.checkRemoteDockerfile(t, *t.Context)
-	if c, shown, ok := r.remoteMain(r.shown(*t.Context, base)); ok {
+	if c, shown, ok := r.remoteMain(r.shown(*t.Context, file)); ok {
 		b.Context, main = c, shown
 	}
 	switch {
@@ -170,9 +170,8 @@ func (r *resolver) contexts(t *wireTarget, b *Target) {
 	for _, key := range slices.Sorted(maps.Keys(t.Contexts)) {
 		at := t.where("contexts." + key)
 		written := t.Contexts[key]
-		keyBase := r.base(at.Filename)
-		c := r.context(written, keyBase)
-		if remote, ok := r.remoteNamed(r.shown(written, keyBase), at); ok {
+		c := r.context(written, r.base(at.Filename))
+		if remote, ok := r.remoteNamed(r.shown(written, at.Filename), at); ok {
 			c = remote
 		}
 		b.Contexts[key] = c
@@ -188,7 +187,7 @@ func (r *resolver) contexts(t *wireTarget, b *Target) {
 				r.errorf(at, "Invalid image reference", "%s is the image %q: %v.", what, c.Value, err)
 			}
 		}
-		if shown := r.shown(written, keyBase); shown != written {
+		if shown := r.shown(written, at.Filename); shown != written {
 			t.Contexts = withKey(t.Contexts, key, shown)
 		}
 	}

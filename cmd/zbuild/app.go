@@ -67,7 +67,7 @@ func (a *app) run(args []string) error {
 	if complete(parser, a) {
 		return nil
 	}
-	verb, err := parser.Parse(otherVerbs(terraformFlags(args)))
+	verb, err := parser.Parse(otherVerbs(shortValues(terraformFlags(args))))
 	if err != nil {
 		return usage(fmt.Errorf("%w\nTry 'zbuild --help'", commandLineError(err, parser, args)))
 	}
@@ -95,6 +95,22 @@ func terraformFlags(args []string) []string {
 		name, _, _ := strings.Cut(arg, "=")
 		if slices.Contains(known, name) {
 			args[i] = "-" + arg
+		}
+	}
+	return args
+}
+
+// shortValues are the arguments, with -f=FILE, as buildx takes it, made into --file=FILE.
+func shortValues(args []string) []string {
+	args = slices.Clone(args)
+	for i, arg := range args {
+		if arg == "--" {
+			break
+		}
+		for short, long := range map[string]string{"-f=": "--file=", "-j=": "--jobs=", "-o=": "--output="} {
+			if value, ok := strings.CutPrefix(arg, short); ok {
+				args[i] = long + value
+			}
 		}
 	}
 	return args

@@ -50,7 +50,7 @@ type bakeCmd struct {
 	IIDFile      string   `name:"iidfile" placeholder:"FILE" help:"Write the ID of the one image that is built to a file."`
 	Layers       *bool    `hidden:"" negatable:"" help:"Accepted for buildah's sake: steps are always kept."`
 
-	// order is the order of the flags --set, --push and --load.
+	// order is the order of the flags --set, --push, --load, --call and --check.
 	order []string
 }
 
@@ -90,10 +90,10 @@ func (c *bakeCmd) Validate() error {
 }
 
 // AfterApply notes in which order --set, --push and --load were given: what they
-// do to outputs depends on it.
+// do to outputs depends on it. Of --call and --check it is the last that counts.
 func (c *bakeCmd) AfterApply(parsed *kong.Context) error {
 	for _, p := range parsed.Path {
-		if p.Flag != nil && slices.Contains([]string{"set", "push", "load"}, p.Flag.Name) {
+		if p.Flag != nil && slices.Contains([]string{"set", "push", "load", "call", "check"}, p.Flag.Name) {
 			c.order = append(c.order, p.Flag.Name)
 		}
 	}
@@ -146,7 +146,7 @@ func (c *bakeCmd) overrides() ([]string, error) {
 // callFunc is what to do instead of building; nil to build.
 func (c *bakeCmd) callFunc() (*buildflags.CallFunc, error) {
 	method := c.Call
-	if c.Check {
+	if c.Check && slices.Index(c.order, "call") <= slices.Index(c.order, "check") {
 		method = "check"
 	}
 	call, err := buildflags.ParseCallFunc(method)
