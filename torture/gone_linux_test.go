@@ -72,8 +72,7 @@ func TestGone(t *testing.T) {
 			}
 		case <-time.After(5 * time.Minute):
 			must(t, cmd.Process.Signal(unix.SIGQUIT))
-			_ = <-done
-			t.Errorf("it does not end")
+			t.Errorf("it does not end: %v", <-done)
 		}
 		if t.Failed() {
 			t.Fatalf("bake %d, after %v:\n%s", i, after, out.Bytes()[:min(out.Len(), 40000)])
