@@ -173,7 +173,7 @@ var (
 	yamlLine     = regexp.MustCompile(`(?:yaml: (?:while .* at line \d+, column \d+: )?|^|\[)line (\d+)`)
 	interpolated = regexp.MustCompile(`(?m)^(error while interpolating|invalid interpolation format for) `)
 	openedFile   = regexp.MustCompile(`^(?:open|stat) (.+): no such file or directory`)
-	noMapping    = regexp.MustCompile(`^(services|secrets|networks|volumes|configs)\.(\S+) must be a mapping\.?$`)
+	noMapping    = regexp.MustCompile(`(?s)^(services|secrets|networks|volumes|configs)\.(.+) must be a mapping\.?$`)
 	composeNamed = regexp.MustCompile(`^service "?([^\s".]+)"? `)
 	composePath  = regexp.MustCompile(`\b(?:services|secrets)\.[^\s:,'"]+`)
 )
