@@ -89,8 +89,8 @@ func (c *bakeCmd) Validate() error {
 	return nil
 }
 
-// AfterApply notes in which order --set, --push and --load were given: what they
-// do to outputs depends on it. Of --call and --check it is the last that counts.
+// AfterApply notes in which order flags were given: what --set, --push and --load do to
+// outputs depends on it, and of --call and --check it is the last that counts.
 func (c *bakeCmd) AfterApply(parsed *kong.Context) error {
 	for _, p := range parsed.Path {
 		if p.Flag != nil && slices.Contains([]string{"set", "push", "load", "call", "check"}, p.Flag.Name) {
@@ -146,8 +146,13 @@ func (c *bakeCmd) overrides() ([]string, error) {
 // callFunc is what to do instead of building; nil to build.
 func (c *bakeCmd) callFunc() (*buildflags.CallFunc, error) {
 	method := c.Call
-	if c.Check && slices.Index(c.order, "call") <= slices.Index(c.order, "check") {
-		method = "check"
+	for _, flag := range c.order {
+		switch {
+		case flag == "call":
+			method = c.Call
+		case flag == "check" && c.Check:
+			method = "check"
+		}
 	}
 	call, err := buildflags.ParseCallFunc(method)
 	if err != nil {

@@ -33,7 +33,8 @@ func collectWaiting(env func(string) (string, bool)) {
 	metrics.Read(samples)
 	live := max(samples[0].Value.Uint64(), 1)
 	collectAt(env, int(min(max(100*garbage/live, fewest), most)))
-	// What a build needs for a moment counts for the percentage like all the rest.
+	// What a build needs for a moment counts for the percentage like all the rest; with
+	// many files that is nearly as much again as what stays.
 	if _, ok := env("GOMEMLIMIT"); !ok {
 		debug.SetMemoryLimit(int64(max(small, 2*live+live/4)))
 	}
