@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,9 +26,8 @@ type plan struct {
 	name, title, unit string
 	sizes             []int
 	workload          func(size int) *workload
-	// fill, if there is one, is built first into a store that the workload then
-	// finds full of strangers.
-	fill func(size int) *workload
+	// fill, if there is one, are projects whose images the store has already.
+	fill func(size int) []*workload
 }
 
 func plans() []plan {
@@ -65,13 +65,17 @@ func (b *bench) series(ctx context.Context, p plan) (*series, error) {
 	return s, nil
 }
 
-func (b *bench) fill(ctx context.Context, t tool, w *workload) error {
-	dir := filepath.Join(b.dir, w.name)
-	if err := w.write(dir, b.registry); err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	bounded, cancel := context.WithTimeoutCause(ctx, 5*b.budget, errBudget)
+func (b *bench) fill(ctx context.Context, t tool, projects []*workload) error {
+	bounded, cancel := context.WithTimeoutCause(ctx, 10*b.budget, errBudget)
 	defer cancel()
-	return t.build(bounded, dir, w)
+	for _, w := range projects {
+		dir := filepath.Join(b.dir, w.name)
+		if err := w.write(dir, b.registry); err != nil {
+			return err
+		}
+		if err := errors.Join(t.fill(bounded, dir), os.RemoveAll(dir)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -49,7 +49,7 @@ func (o *options) setUp(ctx context.Context) (_ *bench, tearDown func() error, e
 
 	old := &aside{dir: filepath.Join(work, "aside")}
 	newStore := func(name string) *store {
-		return &store{dir: filepath.Join(work, name), run: filepath.Join(run, name), registry: reg.Addr(), old: old}
+		return &store{dir: filepath.Join(work, name), run: filepath.Join(run, name), registry: reg.Addr(), filler: filepath.Join(bin, "zbuild"), old: old}
 	}
 	peer := &buildkit{daemon: daemon, dir: work, registry: reg.Addr(), old: old}
 	undo = append(undo, func() error { return os.RemoveAll(run) })

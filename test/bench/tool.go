@@ -26,6 +26,9 @@ type tool interface {
 	reset(ctx context.Context) error
 	// build makes all images of the workload in dir.
 	build(ctx context.Context, dir string, w *workload) error
+	// fill puts the images of the project in dir where the tool looks for images, in
+	// the quickest way that there is, and leaves nothing else.
+	fill(ctx context.Context, dir string) error
 }
 
 // command is a process to be: its environment beyond this one's, its arguments.
@@ -62,6 +65,7 @@ type store struct {
 	dir      string
 	run      string // what does not outlive the machine's run: in memory, as /run is
 	registry string // where the base image comes from, host:port
+	filler   string // the program that fills it, zbuild
 	old      *aside
 }
 
@@ -121,6 +125,18 @@ func ulimits() (string, error) {
 		list = append(list, fmt.Sprintf("%q", fmt.Sprintf("%s=%d:%d", name, int64(l.Cur), int64(l.Max))))
 	}
 	return strings.Join(list, ", "), nil
+}
+
+// fill is the same for all tools that have their images in containers-storage: buildah
+// would need hours for some thousand layers. The layers of steps, which only zbuild
+// could make use of, do not stay.
+func (s *store) fill(ctx context.Context, dir string) error {
+	for _, args := range [][]string{{"bake", "--progress", "quiet"}, {"cache", "prune", "--all"}} {
+		if err := (command{dir: dir, env: s.env(), argv: append([]string{s.filler}, args...)}).run(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // remove removes the store.
@@ -219,6 +235,8 @@ func (b *buildkit) build(ctx context.Context, dir string, _ *workload) error {
 	return b.bake(ctx, dir, "--set", "*.output=type=image")
 }
 
+func (b *buildkit) fill(ctx context.Context, dir string) error { return b.build(ctx, dir, nil) }
+
 func (b *buildkit) bake(ctx context.Context, dir string, args ...string) error {
 	cmd, err := b.daemon.Buildx(ctx, append([]string{"bake", "--progress", "quiet"}, args...)...)
 	if err != nil {
@@ -245,6 +263,10 @@ func (l *loading) reset(ctx context.Context) error {
 		return err
 	}
 	return l.buildkit.reset(ctx)
+}
+
+func (l *loading) fill(ctx context.Context, dir string) error {
+	return errors.Join(l.buildkit.fill(ctx, dir), l.store.fill(ctx, dir))
 }
 
 func (l *loading) build(ctx context.Context, dir string, w *workload) error {

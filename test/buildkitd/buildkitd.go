@@ -30,7 +30,8 @@ const (
 	startTimeout = time.Minute
 	// After an interrupt the daemon cancels its builds, which may be a thousand, and closes
 	// its databases.
-	stopTimeout = 3 * time.Minute
+	stopTimeout    = 3 * time.Minute
+	restartTimeout = 15 * time.Second
 
 	// Of files in its root.
 	configName = "buildkitd.toml"
@@ -201,31 +202,36 @@ func withoutBuildx(env []string) []string {
 }
 
 // Restart stops the daemon, has put take away the directory of all that it knows,
-// and starts it anew at the same address.
+// and starts it anew at the same address. How the daemon ends does not matter: one whose
+// build of a thousand targets was cancelled is busy with that for minutes.
 func (d *Daemon) Restart(ctx context.Context, put func(dir string) error) error {
-	if err := d.Stop(); err != nil {
-		return err
-	}
+	d.end(restartTimeout)
 	if err := put(filepath.Join(d.opt.Root, stateName)); err != nil {
 		return err
 	}
 	return d.start(ctx)
 }
 
-// Stop ends the daemon and returns when it, and whatever it has started, is gone.
-func (d *Daemon) Stop() error {
+// end asks the daemon to end, and returns when it, and whatever it has started, is gone.
+// It reports whether it had to be killed.
+func (d *Daemon) end(timeout time.Duration) (forced bool) {
 	// An error means that it has ended by itself.
 	_ = d.cmd.Process.Signal(syscall.SIGTERM)
-	var forced bool
 	select {
 	case <-d.exited:
-	case <-time.After(stopTimeout):
+	case <-time.After(timeout):
 		forced = true
 	}
 	// What it has started and not waited for is in its process group.
 	_ = syscall.Kill(-d.cmd.Process.Pid, syscall.SIGKILL)
 	<-d.exited
-	if forced {
+	return forced
+}
+
+// Stop ends the daemon and returns when it, and whatever it has started, is gone. It is an
+// error if it has to be killed, or has failed.
+func (d *Daemon) Stop() error {
+	if d.end(stopTimeout) {
 		return fmt.Errorf("buildkitd did not end within %v of being asked to\n%s", stopTimeout, d.Log())
 	}
 	var exit *exec.ExitError
