@@ -58,14 +58,20 @@ const maxFiles = 5
 // explain says of every step that ran why, and remembers what there is now. since
 // is when the run began.
 func (r *run) explain(result *Result, since time.Time) error {
+	history := r.opt.History
+	if history == nil {
+		return nil
+	}
+	sum, idle := r.sum()
+	if idle && sum != "" && history.unchanged(sum, since) {
+		return nil
+	}
+	history.forget(since)
 	var errs []string
 	reasons := make(map[*node]Explanation)
-	var chapters []*chapter
-	if r.opt.History != nil {
-		var err error
-		if chapters, err = r.opt.History.chapters(r.plan); err != nil {
-			r.warn(nil, err)
-		}
+	chapters, err := history.chapters(r.plan)
+	if err != nil {
+		r.warn(nil, err)
 	}
 	for _, c := range chapters {
 		now := make([]pastStage, len(c.stages))
@@ -94,13 +100,46 @@ func (r *run) explain(result *Result, since time.Time) error {
 	if len(errs) > 0 {
 		return fmt.Errorf("what steps were made of cannot be remembered: %s", strings.Join(errs, "; "))
 	}
+	if sum != "" {
+		history.remember(sum)
+	}
 	return nil
+}
+
+// sum stands for all that the history is to say of this run; it is empty if a step has not
+// come to its end. idle says that no step was started, so that there is nothing to explain.
+func (r *run) sum() (sum digest.Digest, idle bool) {
+	idle = true
+	whole := true
+	of := digest.Canonical.Digester()
+	for _, st := range r.plan.Stages {
+		steps := stageSteps(st)
+		if len(steps) == 0 {
+			continue
+		}
+		fmt.Fprintf(of.Hash(), "%s %q\n", stagePlace(st), st.Targets)
+		for _, s := range steps {
+			n := r.nodes[s]
+			idle = idle && !n.started
+			whole = whole && n.ended()
+			fmt.Fprintln(of.Hash(), n.key.Digest)
+		}
+	}
+	if !whole {
+		return "", idle
+	}
+	return of.Digest(), idle
+}
+
+// ended reports whether a step was done, or did not have to be.
+func (n *node) ended() bool {
+	return n.keyErr == nil && (n.unit == nil || n.unit.state == unitDone)
 }
 
 // present is what the history is to say of a step: what it was, if it has not
 // come to its end.
 func (n *node) present(was pastStep, since time.Time) pastStep {
-	if n.keyErr != nil || n.key.Digest == was.Key || n.unit != nil && n.unit.state != unitDone {
+	if !n.ended() || n.key.Digest == was.Key {
 		return was
 	}
 	return pastStep{Name: n.step.Name, Key: n.key.Digest, Parts: n.key.Parts, Env: envParts(n.step), Since: since.UTC()}

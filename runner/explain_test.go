@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -138,7 +139,7 @@ func stageOf(step string, targets ...string) *planner.Stage {
 }
 
 func TestHistoryByTargets(t *testing.T) {
-	h := NewHistory(filepath.Join(t.TempDir(), "last"))
+	h := NewHistory(filepath.Join(t.TempDir(), "last"), "/src")
 	record := func(stages ...*planner.Stage) string {
 		t.Helper()
 		all, _ := h.chapters(&planner.Plan{Stages: stages})
@@ -204,4 +205,63 @@ func TestHistoryByTargets(t *testing.T) {
 	check("", "a")
 	record(stageOf("six", "a"))
 	check("six", "a")
+}
+
+// TestHistoryOfProjects: projects with the same names for everything, on one store.
+func TestHistoryOfProjects(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "history")
+	one, other := NewHistory(dir, "/src/one"), NewHistory(dir, "/src/other")
+	st := stageOf("make", "app")
+	plan := &planner.Plan{Stages: []*planner.Stage{st}}
+	all, _ := one.chapters(plan)
+	if err := all[0].write([]pastStage{{Targets: st.Targets, Steps: []pastStep{{Name: "make", Key: digest.FromString("make")}}}}); err != nil {
+		t.Fatal(err)
+	}
+	for h, want := range map[*History]bool{one: true, other: false, NewHistory(dir, "/src/one"): true} {
+		all, err := h.chapters(plan)
+		if err != nil || (all[0].before(st) != nil) != want {
+			t.Errorf("%s knows the stage: %v (%v)", h.dir, !want, err)
+		}
+	}
+}
+
+func TestHistoryUnchanged(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "history")
+	now := time.Now()
+	h := NewHistory(dir, "/src")
+	one, two := digest.FromString("one"), digest.FromString("two")
+	check := func(want bool, sum digest.Digest) {
+		t.Helper()
+		if got := h.unchanged(sum, now); got != want {
+			t.Errorf("unchanged: %v", got)
+		}
+	}
+	check(false, one)
+	h.forget(now)
+	h.remember(one)
+	check(true, one)
+	check(false, two)
+	h.forget(now) // and stopped
+	check(false, one)
+	h.remember(two)
+	check(true, two)
+
+	// What is in use is never old; another project's first run lets go of what is.
+	old := now.Add(-2 * historyAge)
+	file := filepath.Join(h.dir, lastName)
+	stale := filepath.Join(dir, "of another version")
+	if err := errors.Join(os.WriteFile(stale, nil, 0o600), os.Chtimes(file, old, old), os.Chtimes(h.dir, old, old), os.Chtimes(stale, old, old)); err != nil {
+		t.Fatal(err)
+	}
+	check(true, two)
+	NewHistory(dir, "/new").forget(now)
+	check(true, two)
+	if _, err := os.Lstat(stale); err == nil {
+		t.Error("what nobody has used for long is still there")
+	}
+	if err := os.Chtimes(h.dir, old, old); err != nil {
+		t.Fatal(err)
+	}
+	NewHistory(dir, "/new").forget(now)
+	check(false, two)
 }

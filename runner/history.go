@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,13 +20,65 @@ import (
 	"github.com/zbuild/zbuild/planner"
 )
 
-// History remembers what the keys of steps were made of at the last run, by the
-// place where the steps stand, and so can tell what has changed. No decision
+// History remembers what the keys of a project's steps were made of at the last run, by
+// the place where the steps stand, and so can tell what has changed. No decision
 // depends on it.
-type History struct{ dir string }
+type History struct {
+	all string // the directory of all projects' histories
+	dir string
+}
 
-// NewHistory makes a history in a directory, which need not exist.
-func NewHistory(dir string) *History { return &History{dir: dir} }
+const (
+	// historyAge is how long the history of a project is kept that is not built any more.
+	historyAge = 90 * 24 * time.Hour
+	// lastName is the file that says what the last run came to; see History.unchanged.
+	lastName = "last"
+)
+
+// NewHistory makes the history of a project in a directory that many projects share, and
+// that need not exist. Two projects may have the same names for everything, so project is
+// what tells them apart: the absolute path of its directory.
+func NewHistory(dir, project string) *History {
+	return &History{all: dir, dir: filepath.Join(dir, digest.FromString(project).Encoded()[:32])}
+}
+
+// unchanged reports whether the last run came to the same, which sum stands for: then the
+// history says already what it is to say, and need not be read. now is when this run began.
+func (h *History) unchanged(sum digest.Digest, now time.Time) bool {
+	var last digest.Digest
+	at, err := sealed.Read(filepath.Join(h.dir, lastName), &last)
+	if err != nil || last != sum {
+		return false
+	}
+	if now.Sub(at).Abs() > historyAge/10 {
+		h.remember(sum) // that it is in use
+	}
+	return true
+}
+
+// forget says that the history is about to change: whoever is stopped in the middle of
+// that has not come to anything.
+func (h *History) forget(now time.Time) {
+	if err := os.Remove(filepath.Join(h.dir, lastName)); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if _, err := os.Lstat(h.dir); err == nil {
+		return
+	}
+	// A new project: a good time to let go of old ones. Those of the future were made while
+	// the clock was wrong.
+	entries, _ := os.ReadDir(h.all)
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && now.Sub(info.ModTime()).Abs() > historyAge {
+			_ = os.RemoveAll(filepath.Join(h.all, e.Name()))
+		}
+	}
+}
+
+// remember says what a run came to. That it cannot be said only costs time.
+func (h *History) remember(sum digest.Digest) {
+	_ = sealed.Write(filepath.Join(h.dir, lastName), sum)
+}
 
 // pastStage is a stage of a Dockerfile as it was. Targets that give it different
 // arguments have one each.

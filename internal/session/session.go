@@ -422,7 +422,7 @@ func (s *Session) runWith(ctx context.Context, g *Generation, hasher *source.Has
 	g.Result, g.Err = runner.Run(ctx, g.Plan, runner.Options{
 		Engine:    engine,
 		Cache:     cache,
-		History:   runner.NewHistory(filepath.Join(state, "history")),
+		History:   runner.NewHistory(filepath.Join(state, "history"), g.Project.Dir),
 		Hasher:    hasher,
 		Memory:    memory,
 		Jobs:      s.jobs(g),
