@@ -52,7 +52,7 @@ func (b *bench) series(ctx context.Context, p plan) (*series, error) {
 	for _, size := range p.sizes {
 		var before func(context.Context, tool) error
 		if p.fill != nil {
-			before = func(ctx context.Context, t tool) error { return b.fill(ctx, t, p.fill(size)) }
+			before = func(ctx context.Context, t tool) error { return b.fill(ctx, t, fmt.Sprint(size), p.fill(size)) }
 		}
 		w := p.workload(size)
 		w.name = fmt.Sprintf("%s-%d", p.name, size)
@@ -65,17 +65,22 @@ func (b *bench) series(ctx context.Context, p plan) (*series, error) {
 	return s, nil
 }
 
-func (b *bench) fill(ctx context.Context, t tool, projects []*workload) error {
+// fill gives a tool the images of projects, which together have a name.
+func (b *bench) fill(ctx context.Context, t tool, name string, projects []*workload) (err error) {
 	bounded, cancel := context.WithTimeoutCause(ctx, 10*b.budget, errBudget)
 	defer cancel()
+	var dirs []string
+	defer func() {
+		for _, dir := range dirs {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}()
 	for _, w := range projects {
 		dir := filepath.Join(b.dir, w.name)
+		dirs = append(dirs, dir)
 		if err := w.write(dir, b.registry); err != nil {
 			return err
 		}
-		if err := errors.Join(t.fill(bounded, dir), os.RemoveAll(dir)); err != nil {
-			return err
-		}
 	}
-	return nil
+	return t.fill(bounded, name, dirs)
 }

@@ -47,9 +47,15 @@ func (o *options) setUp(ctx context.Context) (_ *bench, tearDown func() error, e
 	}
 	undo = append(undo, daemon.Stop)
 
+	archives, filled := filepath.Join(work, "archives"), filepath.Join(work, "filled")
+	if err := errors.Join(os.Mkdir(archives, 0o700), os.Mkdir(filled, 0o700)); err != nil {
+		return nil, nil, err
+	}
 	old := &aside{dir: filepath.Join(work, "aside")}
 	newStore := func(name string) *store {
-		return &store{dir: filepath.Join(work, name), run: filepath.Join(run, name), registry: reg.Addr(), filler: filepath.Join(bin, "zbuild"), old: old}
+		return &store{dir: filepath.Join(work, name), run: filepath.Join(run, name), registry: reg.Addr(), old: old,
+			filler: filepath.Join(bin, "zbuild"), filled: filled,
+		}
 	}
 	peer := &buildkit{daemon: daemon, dir: work, registry: reg.Addr(), old: old}
 	undo = append(undo, func() error { return os.RemoveAll(run) })
@@ -57,10 +63,6 @@ func (o *options) setUp(ctx context.Context) (_ *bench, tearDown func() error, e
 	for _, name := range []string{"zbuild", "loaded", "buildah"} {
 		stores[name] = newStore(name)
 		undo = append(undo, stores[name].remove)
-	}
-	archives := filepath.Join(work, "archives")
-	if err := os.Mkdir(archives, 0o700); err != nil {
-		return nil, nil, err
 	}
 	return &bench{
 		dir: work, old: old, registry: reg.Addr(), rounds: o.rounds, budget: o.budget,

@@ -26,9 +26,10 @@ type tool interface {
 	reset(ctx context.Context) error
 	// build makes all images of the workload in dir.
 	build(ctx context.Context, dir string, w *workload) error
-	// fill puts the images of the project in dir where the tool looks for images, in
-	// the quickest way that there is, and leaves nothing else.
-	fill(ctx context.Context, dir string) error
+	// fill puts the images of the projects in dirs where the tool looks for images, in
+	// the quickest way that there is, and leaves nothing else. name tells the projects of
+	// one size from those of another.
+	fill(ctx context.Context, name string, dirs []string) error
 }
 
 // command is a process to be: its environment beyond this one's, its arguments.
@@ -66,6 +67,7 @@ type store struct {
 	run      string // what does not outlive the machine's run: in memory, as /run is
 	registry string // where the base image comes from, host:port
 	filler   string // the program that fills it, zbuild
+	filled   string // directory of filled stores' roots, by what they were filled with
 	old      *aside
 }
 
@@ -127,16 +129,22 @@ func ulimits() (string, error) {
 	return strings.Join(list, ", "), nil
 }
 
-// fill is the same for all tools that have their images in containers-storage: buildah
-// would need hours for some thousand layers. The layers of steps, which only zbuild
-// could make use of, do not stay.
-func (s *store) fill(ctx context.Context, dir string) error {
-	for _, args := range [][]string{{"bake", "--progress", "quiet"}, {"cache", "prune", "--all"}} {
-		if err := (command{dir: dir, env: s.env(), argv: append([]string{s.filler}, args...)}).run(ctx); err != nil {
-			return err
+// fill is the same for all tools that have their images in containers-storage, and done
+// once for all: buildah would need hours for some thousand layers. The layers of steps,
+// which only zbuild could make use of, do not stay.
+func (s *store) fill(ctx context.Context, name string, dirs []string) error {
+	root, kept := filepath.Join(s.dir, "root"), filepath.Join(s.filled, name)
+	if _, err := os.Stat(kept); err == nil {
+		return errors.Join(s.old.put(root), command{argv: []string{"cp", "-a", kept, root}}.run(ctx))
+	}
+	for _, dir := range dirs {
+		for _, args := range [][]string{{"bake", "--progress", "quiet"}, {"cache", "prune", "--all"}} {
+			if err := (command{dir: dir, env: s.env(), argv: append([]string{s.filler}, args...)}).run(ctx); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
+	return command{argv: []string{"cp", "-a", root, kept}}.run(ctx)
 }
 
 // remove removes the store.
@@ -235,7 +243,14 @@ func (b *buildkit) build(ctx context.Context, dir string, _ *workload) error {
 	return b.bake(ctx, dir, "--set", "*.output=type=image")
 }
 
-func (b *buildkit) fill(ctx context.Context, dir string) error { return b.build(ctx, dir, nil) }
+func (b *buildkit) fill(ctx context.Context, _ string, dirs []string) error {
+	for _, dir := range dirs {
+		if err := b.build(ctx, dir, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 func (b *buildkit) bake(ctx context.Context, dir string, args ...string) error {
 	cmd, err := b.daemon.Buildx(ctx, append([]string{"bake", "--progress", "quiet"}, args...)...)
@@ -265,8 +280,8 @@ func (l *loading) reset(ctx context.Context) error {
 	return l.buildkit.reset(ctx)
 }
 
-func (l *loading) fill(ctx context.Context, dir string) error {
-	return errors.Join(l.buildkit.fill(ctx, dir), l.store.fill(ctx, dir))
+func (l *loading) fill(ctx context.Context, name string, dirs []string) error {
+	return errors.Join(l.buildkit.fill(ctx, name, dirs), l.store.fill(ctx, name, dirs))
 }
 
 func (l *loading) build(ctx context.Context, dir string, w *workload) error {
