@@ -240,7 +240,7 @@ func openStore(opt Options) (_ storage.Store, volatile bool, err error) {
 		}
 		return nil, false, &UnusableError{What: fmt.Sprintf("the store at %s cannot be opened", conf.GraphRoot), Fix: fix, Err: err}
 	}
-	return lockedStore{store, opt.Fatal}, !conf.DisableVolatile, nil
+	return lockedStore{Store: store, fatal: opt.Fatal}, !conf.DisableVolatile, nil
 }
 
 // mountable makes sure that overlays can be mounted of the store's directories: the

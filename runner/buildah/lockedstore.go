@@ -7,6 +7,9 @@ package buildah
 // That a disk is read-only all of a sudden, after it could not be written to, is
 // nobody's mistake in a program, though. So it is said like any other error, and the
 // process ends.
+//
+// Guarded are the methods that somebody calls, here or in the libraries that get the
+// store from here: TestStoreIsGuarded finds those that are not.
 
 import (
 	"fmt"
