@@ -4,7 +4,6 @@ package buildah
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -12,9 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -203,111 +200,6 @@ func TestRunFails(t *testing.T) {
 	}
 }
 
-// TestCancelEarly stops a RUN before its process has come to anything.
-func TestCancelEarly(t *testing.T) {
-	for _, isolation := range []string{"", "chroot"} {
-		t.Run("isolation="+isolation, func(t *testing.T) {
-			e := open(t, Options{Isolation: isolation})
-			base := tinyRoot(t, e)
-			for i := range 15 {
-				ctx, cancel := context.WithCancel(t.Context())
-				timer := time.AfterFunc(time.Duration(i)*4*time.Millisecond, cancel)
-				var out bytes.Buffer
-				_, err := e.Do(ctx, job(execOp(nil, "sleep", "3700"), &out, runner.Input{Snapshot: base}))
-				if !errors.Is(err, context.Canceled) {
-					t.Errorf("after %d ms: %v", 4*i, err)
-				}
-				timer.Stop()
-				cancel()
-			}
-			if out, err := exec.Command("pgrep", "-f", "sleep 37[0]0").Output(); err == nil {
-				t.Errorf("processes are left: %s", out)
-			}
-		})
-	}
-}
-
-func TestCancel(t *testing.T) {
-	for _, isolation := range []string{"", "chroot"} {
-		t.Run("isolation="+isolation, func(t *testing.T) {
-			e := open(t, Options{Isolation: isolation})
-			base := tinyRoot(t, e)
-			layers := countLayers(t, e)
-			ctx, cancel := context.WithCancel(t.Context())
-			started := make(chan struct{})
-			w := writerFunc(func(p []byte) (int, error) {
-				if strings.Contains(string(p), "started") {
-					close(started)
-				}
-				return len(p), nil
-			})
-			j := job(execOp(nil, "sh", "-c", "echo started; sleep 3600"), nil, runner.Input{Snapshot: base})
-			j.Stdout, j.Stderr = w, w
-			go func() { <-started; cancel() }()
-			begin := time.Now()
-			if _, err := e.Do(ctx, j); !errors.Is(err, context.Canceled) {
-				t.Errorf("error %v", err)
-			}
-			if d := time.Since(begin); d > 30*time.Second {
-				t.Errorf("stopping took %v", d)
-			}
-			if n := countLayers(t, e); n != layers {
-				t.Errorf("%d layers are left, there were %d", n, layers)
-			}
-			if out, err := exec.Command("pgrep", "-f", "sleep 36[0]0").Output(); err == nil {
-				t.Errorf("processes are left: %s", out)
-			}
-			if left, _ := os.ReadDir(e.proc.path(runtimeName)); len(left) > 0 {
-				t.Errorf("containers are left: %v", left)
-			}
-		})
-	}
-}
-
-// TestRuntimeKilled kills the runtime in the middle of a RUN, as the system does when
-// memory is short: the container does not outlive it.
-func TestRuntimeKilled(t *testing.T) {
-	e := open(t, Options{Isolation: runtimeKind()})
-	base := tinyRoot(t, e)
-	layers := countLayers(t, e)
-	w := writerFunc(func(p []byte) (int, error) {
-		procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
-		if err != nil {
-			return 0, err
-		}
-		for _, proc := range procs {
-			line, _ := os.ReadFile(proc)
-			if !bytes.Contains(line, []byte("\x00--root\x00"+e.proc.path(runtimeName)+"\x00")) {
-				continue
-			}
-			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(proc)))
-			if err == nil {
-				err = syscall.Kill(pid, syscall.SIGKILL)
-			}
-			if err != nil {
-				t.Error(err)
-			}
-		}
-		return len(p), nil
-	})
-	j := job(execOp(nil, "sh", "-c", "echo started; exec sleep 3800"), nil, runner.Input{Snapshot: base})
-	j.Stdout, j.Stderr = w, w
-	_, err := e.Do(t.Context(), j)
-	var exit *runner.ExitError
-	if !errors.As(err, &exit) || exit.Code != 128+int(syscall.SIGKILL) {
-		t.Errorf("error %v", err)
-	}
-	if out, err := exec.Command("pgrep", "-f", "sleep 38[0]0").Output(); err == nil {
-		t.Errorf("processes are left: %s", out)
-	}
-	if left, _ := os.ReadDir(e.proc.path(runtimeName)); len(left) > 0 {
-		t.Errorf("containers are left: %v", left)
-	}
-	if n := countLayers(t, e); n != layers {
-		t.Errorf("%d layers are left, there were %d", n, layers)
-	}
-}
-
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
@@ -358,74 +250,6 @@ func TestMounts(t *testing.T) {
 		}
 		v.close()
 	}
-}
-
-// TestSweep kills a process in the middle of a RUN, as kill -9 would, and looks
-// whether the next one finds and clears away what it left.
-func TestSweep(t *testing.T) {
-	if dir := os.Getenv("ZBUILD_TEST_VICTIM"); dir != "" {
-		victim(t, dir, os.Getenv("ZBUILD_TEST_ISOLATION"))
-		return
-	}
-	for _, isolation := range []string{"oci", "chroot"} {
-		t.Run(isolation, func(t *testing.T) { sweepAfterKill(t, isolation) })
-	}
-}
-
-func sweepAfterKill(t *testing.T, isolation string) {
-	dir := t.TempDir()
-	cmd := exec.Command("/proc/self/exe", "-test.run=^TestSweep$", "-test.v")
-	// Killed, it removes nothing.
-	cmd.Env = append(os.Environ(), "ZBUILD_TEST_VICTIM="+dir, "ZBUILD_TEST_ISOLATION="+isolation, "TMPDIR="+t.TempDir())
-	pipe, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var seen strings.Builder
-	buf := make([]byte, 4096)
-	for !strings.Contains(seen.String(), "started") {
-		n, err := pipe.Read(buf)
-		seen.Write(buf[:n])
-		if err != nil {
-			t.Fatalf("%v\n%s", err, seen.String())
-		}
-	}
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
-
-	e, err := Open(t.Context(), Options{Root: filepath.Join(dir, "root"), RunRoot: filepath.Join(dir, "run"), Driver: "overlay"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = e.Close(); unmountBelow(dir) })
-	if n := countLayers(t, e); n != 2 {
-		t.Errorf("%d layers are left; 2 were finished", n)
-	}
-	entries, err := os.ReadDir(e.processDir())
-	if err != nil || len(entries) != 1 {
-		t.Errorf("directories of processes: %v, %v", entries, err)
-	}
-	if out, err := exec.Command("pgrep", "-f", "sleep 9876[5]").Output(); err == nil {
-		t.Errorf("the container's process still runs: %s", out)
-	}
-}
-
-func victim(t *testing.T, dir, isolation string) {
-	e, err := Open(t.Context(), Options{
-		Root: filepath.Join(dir, "root"), RunRoot: filepath.Join(dir, "run"), Driver: "overlay", Isolation: isolation,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	base := tinyRoot(t, e)
-	j := job(execOp(nil, "sh", "-c", "echo started; exec sleep 98765"), nil, runner.Input{Snapshot: base})
-	j.Stdout, j.Stderr = os.Stdout, os.Stderr
-	_, err = e.Do(t.Context(), j)
-	t.Fatalf("the victim survived: %v", err)
 }
 
 func TestManifestIsReadable(t *testing.T) {

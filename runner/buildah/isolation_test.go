@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -65,10 +64,9 @@ func TestNothingOutlivesRun(t *testing.T) {
 		t.Run("isolation="+isolation, func(t *testing.T) {
 			e := open(t, Options{Isolation: isolation})
 			base := tinyRoot(t, e)
-			do(t, e, execOp(nil, "sh", "-c", "(setsid sleep 35432 </dev/null >/dev/null 2>&1 &)"), runner.Input{Snapshot: base})
-			if out, err := exec.Command("pgrep", "-f", "sleep 3543[2]").Output(); err == nil {
-				t.Errorf("processes are left: %s", out)
-			}
+			length := nap(5)
+			do(t, e, execOp(nil, "sh", "-c", "(setsid sleep "+length+" </dev/null >/dev/null 2>&1 &)"), runner.Input{Snapshot: base})
+			wantNobodyNaps(t, length)
 		})
 	}
 }
