@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/compose-spec/compose-go/v2/consts"
 	composeloader "github.com/compose-spec/compose-go/v2/loader"
@@ -69,7 +70,7 @@ func isHCLName(name string) bool {
 
 // looksLikeCompose is for the diagnostics of a file that is nothing that can be
 // read: what was it meant to be?
-var looksLikeCompose = regexp.MustCompile(`(?m)^(services|include|x-[a-z-]+)[ \t]*:[ \t\r]*$`)
+var looksLikeCompose = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?m)^(services|include|x-[a-z-]+)[ \t]*:[ \t\r]*$`) })
 
 // composeEnvironment is the environment that Compose files are interpolated with:
 // that of the process, under it the files of --env-file or, as with Compose, without

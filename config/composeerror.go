@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/hcl/v2"
 	"go.yaml.in/yaml/v4"
@@ -46,13 +47,13 @@ func (l *loader) reportCompose(problems []composeProblem) {
 // next.
 func (l *loader) composeProblems(ctx context.Context, sources []*source, err error) []composeProblem {
 	text := composeText(err)
-	if doubledKey.MatchString(text) {
+	if doubledKey().MatchString(text) {
 		if all := doubledKeys(sources); len(all) > 0 {
 			return all
 		}
 	}
 	all := l.wrongExtends(sources)
-	if len(all) > 0 && (extendsText.MatchString(text) || slices.ContainsFunc(all, func(p composeProblem) bool {
+	if len(all) > 0 && (extendsText().MatchString(text) || slices.ContainsFunc(all, func(p composeProblem) bool {
 		return p.file != "" && strings.HasSuffix(text, p.file+": no such file or directory")
 	})) {
 		return all
@@ -80,7 +81,7 @@ func composeTexts(sources []*source, text string) []string {
 	if strings.Contains(text, noBuild) {
 		return strings.Split(text, "\n")
 	}
-	if starts := interpolated.FindAllStringIndex(text, -1); len(starts) > 0 && starts[0][0] == 0 {
+	if starts := interpolated().FindAllStringIndex(text, -1); len(starts) > 0 && starts[0][0] == 0 {
 		var all []string
 		for i, start := range starts {
 			end := len(text)
@@ -92,7 +93,7 @@ func composeTexts(sources []*source, text string) []string {
 		return all
 	}
 	var all []string
-	if m := noMapping.FindStringSubmatch(text); m != nil {
+	if m := noMapping().FindStringSubmatch(text); m != nil {
 		for _, s := range sources {
 			for _, name := range notMappings(findNode(s.yaml(), m[1:2]), nil, 0) {
 				all = append(all, fmt.Sprintf("%s.%s must be a mapping", m[1], name))
@@ -169,22 +170,30 @@ func notMappings(node *yaml.Node, names []string, depth int) []string {
 }
 
 var (
-	doubledKey   = regexp.MustCompile(`line \d+: mapping key .* already defined at line \d+`)
-	yamlLine     = regexp.MustCompile(`(?:yaml: (?:while .* at line \d+, column \d+: )?|^|\[)line (\d+)`)
-	interpolated = regexp.MustCompile(`(?m)^(error while interpolating|invalid interpolation format for) `)
-	openedFile   = regexp.MustCompile(`^(?:open|stat) (.+): no such file or directory`)
-	noMapping    = regexp.MustCompile(`(?s)^(services|secrets|networks|volumes|configs)\.(.+) must be a mapping\.?$`)
-	composeNamed = regexp.MustCompile(`^service "?([^\s".]+)"? `)
-	composePath  = regexp.MustCompile(`\b(?:services|secrets)\.[^\s:,'"]+`)
+	doubledKey = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`line \d+: mapping key .* already defined at line \d+`)
+	})
+	yamlLine = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?:yaml: (?:while .* at line \d+, column \d+: )?|^|\[)line (\d+)`)
+	})
+	interpolated = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?m)^(error while interpolating|invalid interpolation format for) `)
+	})
+	openedFile = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(?:open|stat) (.+): no such file or directory`) })
+	noMapping  = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`(?s)^(services|secrets|networks|volumes|configs)\.(.+) must be a mapping\.?$`)
+	})
+	composeNamed = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^service "?([^\s".]+)"? `) })
+	composePath  = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\b(?:services|secrets)\.[^\s:,'"]+`) })
 )
 
 func composeErrorRange(sources []*source, text string) *hcl.Range {
-	if m := yamlLine.FindStringSubmatch(text); m != nil && len(sources) == 1 {
+	if m := yamlLine().FindStringSubmatch(text); m != nil && len(sources) == 1 {
 		if line, err := strconv.Atoi(m[1]); err == nil {
 			return lineRange(sources[0], line)
 		}
 	}
-	if m := openedFile.FindStringSubmatch(text); m != nil {
+	if m := openedFile().FindStringSubmatch(text); m != nil {
 		for _, s := range sources {
 			for node := range nodes(s.yaml()) {
 				if node.Kind == yaml.ScalarNode && node.Value != "" && filepath.Clean(node.Value) == m[1] {
@@ -193,8 +202,8 @@ func composeErrorRange(sources []*source, text string) *hcl.Range {
 			}
 		}
 	}
-	path := composePath.FindString(text)
-	if m := composeNamed.FindStringSubmatch(text); m != nil && path == "" {
+	path := composePath().FindString(text)
+	if m := composeNamed().FindStringSubmatch(text); m != nil && path == "" {
 		path = "services." + m[1]
 	}
 	for keys := strings.Split(path, "."); path != "" && len(keys) > 0; keys = keys[:len(keys)-1] {

@@ -5,12 +5,15 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v4"
 )
 
 // extendsText matches what compose-go says of a service that cannot extend another.
-var extendsText = regexp.MustCompile(`^(cannot extend service |extends\.\S+\.service is required|Circular reference:)`)
+var extendsText = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(cannot extend service |extends\.\S+\.service is required|Circular reference:)`)
+})
 
 // extension is what a service of a document extends.
 type extension struct {

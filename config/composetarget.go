@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	composetypes "github.com/compose-spec/compose-go/v2/types"
 	"github.com/docker/buildx/util/buildflags"
@@ -424,13 +425,15 @@ func (x *extensionBlock) addTo(t *wireTarget) error {
 
 // unmarshaling is what yaml says of a value that it cannot put where it belongs; the
 // line is one of a document that nobody has written.
-var unmarshaling = regexp.MustCompile("^line \\d+: cannot unmarshal !!(\\S+)(?: `(.*)`)? into (\\S+)$")
+var unmarshaling = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile("^line \\d+: cannot unmarshal !!(\\S+)(?: `(.*)`)? into (\\S+)$")
+})
 
 // unmarshalText says the same of what x-bake has.
 func unmarshalText(err *yaml.TypeError) string {
 	var all []string
 	for _, text := range err.Errors {
-		if m := unmarshaling.FindStringSubmatch(text); m != nil {
+		if m := unmarshaling().FindStringSubmatch(text); m != nil {
 			kind := m[3]
 			switch kind {
 			case "string":

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	composetypes "github.com/compose-spec/compose-go/v2/types"
 	"go.yaml.in/yaml/v4"
@@ -173,11 +174,11 @@ func (c *composeSearch) try(v composeValue) bool {
 }
 
 // additional is what the schema has to say of keys that there are not.
-var additional = regexp.MustCompile(`^(.+) additional properties ('.+') not allowed$`)
+var additional = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(.+) additional properties ('.+') not allowed$`) })
 
 // unknownKeys are the keys that there are not, if that is what a text says.
 func unknownKeys(sources []*source, text string) (all []composeProblem) {
-	m := additional.FindStringSubmatch(text)
+	m := additional().FindStringSubmatch(text)
 	if m == nil {
 		return nil
 	}
@@ -263,22 +264,26 @@ func (e wrongKind) Error() string { return "there is a value somewhere that" + e
 
 // text says it of a value.
 func (e wrongKind) text() string {
-	if m := conversion.FindStringSubmatch(string(e)); m != nil {
+	if m := conversion().FindStringSubmatch(string(e)); m != nil {
 		return " must be of type " + m[2] + ", and is of type " + m[1]
 	}
 	return " is of the wrong kind"
 }
 
 var (
-	conversion = regexp.MustCompile(`interface conversion: interface \{\} is (\S+), not (\S+)$`)
-	decoding   = regexp.MustCompile(`^decoding failed due to the following error\(s\):\s+'services\[([^]]*)\]\.(\S+)' `)
+	conversion = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`interface conversion: interface \{\} is (\S+), not (\S+)$`)
+	})
+	decoding = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^decoding failed due to the following error\(s\):\s+'services\[([^]]*)\]\.(\S+)' `)
+	})
 )
 
 // composeText is what compose-go says without what is of no help.
 func composeText(err error) string {
 	text := strings.TrimSpace(err.Error())
 	text = strings.TrimPrefix(strings.TrimPrefix(text, "validating : "), "failed to parse : ")
-	text = decoding.ReplaceAllString(text, "services.$1.$2: ")
+	text = decoding().ReplaceAllString(text, "services.$1.$2: ")
 	if text == noServices {
 		return `there are no services in the file. They stand below the key "services"`
 	}

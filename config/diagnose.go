@@ -6,19 +6,22 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/docker/buildx/bake/hclparser"
 	"github.com/hashicorp/hcl/v2"
 )
 
 // wrongKeyword is what hcl says of a type that there is not.
-var wrongKeyword = regexp.MustCompile(`^The keyword "([^"]+)" is not a valid type specification`)
+var wrongKeyword = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^The keyword "([^"]+)" is not a valid type specification`)
+})
 
 // listForString is what hcl says of a string where a list has to be.
-var listForString = regexp.MustCompile(`list of .* required, but have string$`)
+var listForString = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`list of .* required, but have string$`) })
 
 // wrongAttribute is what hcl says of an attribute that there is not.
-var wrongAttribute = regexp.MustCompile(`does not have an attribute named "([^"]+)"`)
+var wrongAttribute = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`does not have an attribute named "([^"]+)"`) })
 
 var typeKeywords = []string{"string", "number", "bool", "any", "list", "set", "map", "tuple", "object"}
 
@@ -119,7 +122,7 @@ func (d *diagnosis) explain(u *unit, diags hcl.Diagnostics) {
 		if clone.Subject == nil || d.project.Sources[clone.Subject.Filename] == nil || clone.Subject.Empty() {
 			clone.Subject = u.at.Ptr()
 		}
-		if m := wrongKeyword.FindStringSubmatch(clone.Detail); m != nil {
+		if m := wrongKeyword().FindStringSubmatch(clone.Detail); m != nil {
 			clone.Detail += didYouMean(m[1], typeKeywords)
 		}
 		d.explainAttribute(u, &clone)
@@ -136,7 +139,7 @@ func (d *diagnosis) explain(u *unit, diags hcl.Diagnostics) {
 // explainAttribute says it of a target that does not exist if that is the attribute
 // which there is not.
 func (d *diagnosis) explainAttribute(u *unit, diag *hcl.Diagnostic) {
-	m := wrongAttribute.FindStringSubmatch(diag.Detail)
+	m := wrongAttribute().FindStringSubmatch(diag.Detail)
 	if m == nil {
 		return
 	}
@@ -152,7 +155,7 @@ func (d *diagnosis) explainAttribute(u *unit, diag *hcl.Diagnostic) {
 func (d *diagnosis) explainKind(diag *hcl.Diagnostic) {
 	s := d.source(diag.Subject.Filename)
 	switch {
-	case listForString.MatchString(diag.Detail):
+	case listForString().MatchString(diag.Detail):
 		diag.Detail += `. Put it in brackets: ["…"]`
 	case strings.HasPrefix(diag.Detail, "Unsuitable value: map of string required"):
 		diag.Detail += `. Write it as { NAME = "value" }`

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/compose-spec/compose-go/v2/dotenv"
 )
@@ -17,9 +18,9 @@ import (
 const maxEnv = 1 << 20
 
 var (
-	envAssignment = regexp.MustCompile(`^\s*(?:export\s+)?([\pL\pN_.\-\[\]]+)\s*[=:]`)
-	envLine       = regexp.MustCompile(`^line (\d+)(.*)$`)
-	envReference  = regexp.MustCompile(`\$\{?([\pL_][\pL\pN_]*)`)
+	envAssignment = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^\s*(?:export\s+)?([\pL\pN_.\-\[\]]+)\s*[=:]`) })
+	envLine       = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^line (\d+)(.*)$`) })
+	envReference  = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\$\{?([\pL_][\pL\pN_]*)`) })
 )
 
 // envFiles are env-files that were read one after the other.
@@ -54,7 +55,7 @@ func envProblem(err error, before int) error {
 	if before, _, cut := strings.Cut(what, " quoted value "); cut {
 		what = before + " quoted value"
 	}
-	if m := envLine.FindStringSubmatch(what); m != nil {
+	if m := envLine().FindStringSubmatch(what); m != nil {
 		if line, err := strconv.Atoi(m[1]); err == nil && line > before {
 			what = "line " + strconv.Itoa(line-before) + m[2]
 		}
@@ -87,7 +88,7 @@ func expanded(text []byte, env func(string) (string, bool)) float64 {
 	quoted := bytes.Count(text, []byte("\n\"")) + bytes.Count(text, []byte("\"\n"))
 	for line := range bytes.Lines(text) {
 		size := float64(len(line))
-		for _, ref := range envReference.FindAllSubmatch(line, -1) {
+		for _, ref := range envReference().FindAllSubmatch(line, -1) {
 			name := string(ref[1])
 			if value, ok := env(name); ok {
 				size += float64(len(value))
@@ -98,7 +99,7 @@ func expanded(text []byte, env func(string) (string, bool)) float64 {
 			}
 		}
 		name := ""
-		if m := envAssignment.FindSubmatch(line); m != nil {
+		if m := envAssignment().FindSubmatch(line); m != nil {
 			name = string(m[1])
 		}
 		sizes[name] += size

@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"regexp"
 	"regexp/syntax"
 	"strconv"
 	"strings"
@@ -140,14 +139,11 @@ func longest(args []cty.Value) int64 {
 	return n
 }
 
-// digits are the widths and precisions of a format's verbs.
-var digits = regexp.MustCompile(`\d+`)
-
 func formatCost(args []cty.Value, times int64) cost {
 	format := textOf(args, 0)
 	verbs := int64(strings.Count(format, "%"))
 	width := int64(0)
-	for _, d := range digits.FindAllString(format, -1) {
+	for _, d := range strings.FieldsFunc(format, func(r rune) bool { return r < '0' || r > '9' }) { // widths and precisions
 		n, err := strconv.Atoi(d)
 		if verbs > 0 && (err != nil || n > maxString) {
 			return cost{reason: "The width of a format is too large."}

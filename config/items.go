@@ -4,6 +4,8 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
+	"sync"
 
 	"github.com/docker/buildx/bake/hclparser"
 	"github.com/hashicorp/hcl/v2"
@@ -118,14 +120,14 @@ func (l *loader) collectBake(s *source, all *items) {
 func (l *loader) globals(rest hcl.Body) hcl.Attributes {
 	attrs, diags := rest.JustAttributes()
 	for _, d := range diags {
-		if d.Detail != "Blocks are not allowed here." && !alreadySet.MatchString(d.Detail) {
+		if d.Detail != "Blocks are not allowed here." && !alreadySet().MatchString(d.Detail) {
 			l.diags = append(l.diags, d)
 		}
 	}
 	return attrs
 }
 
-var alreadySet = regexp.MustCompile(`^Argument ".*" was already set at `)
+var alreadySet = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^Argument ".*" was already set at `) })
 
 func (l *loader) collectOurs(s *source, all *items) {
 	schema := bakeBlocks
@@ -184,11 +186,12 @@ func literal(s string, at hcl.Range) *hclsyntax.LiteralValueExpr {
 	return &hclsyntax.LiteralValueExpr{Val: cty.StringVal(s), SrcRange: at}
 }
 
-var namePattern = regexp.MustCompile(`^[a-zA-Z0-9_-]+$`)
-
 // validateName is bake's rule for the names of targets and groups.
 func validateName(name string) error {
-	if !namePattern.MatchString(name) {
+	foreign := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' && r != '-'
+	}
+	if name == "" || strings.ContainsFunc(name, foreign) {
 		return errName
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
@@ -83,7 +84,7 @@ func (l *loader) parseUnknown(ctx context.Context, s *source) {
 		return
 	}
 	file, diags := parseHCL(s)
-	if diags.HasErrors() && looksLikeDockerfile.Match(s.text) {
+	if diags.HasErrors() && looksLikeDockerfile().Match(s.text) {
 		l.errorf(lineRange(s, 1), "Not a build file", "%s looks like a Dockerfile. Name the file that says what to build of it with --file, or have 'zbuild init' write one.", s.name)
 		return
 	}
@@ -99,7 +100,7 @@ func (l *loader) parseUnknown(ctx context.Context, s *source) {
 	case !diags.HasErrors():
 		s.file = file
 		l.diags = append(l.diags, diags...)
-	case looksLikeCompose.Match(s.text) && !errors.Is(composeErr, errNotCompose):
+	case looksLikeCompose().Match(s.text) && !errors.Is(composeErr, errNotCompose):
 		l.composeError(ctx, []*source{s}, composeErr)
 	default:
 		l.diags = append(l.diags, diags...)
@@ -107,7 +108,9 @@ func (l *loader) parseUnknown(ctx context.Context, s *source) {
 }
 
 // looksLikeDockerfile matches comments, arguments and a base image.
-var looksLikeDockerfile = regexp.MustCompile(`(?i)\A(?:[ \t]*(?:#[^\n]*|ARG[ \t][^\n]*)?\r?\n)*[ \t]*FROM[ \t]+[^\s={]`)
+var looksLikeDockerfile = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?i)\A(?:[ \t]*(?:#[^\n]*|ARG[ \t][^\n]*)?\r?\n)*[ \t]*FROM[ \t]+[^\s={]`)
+})
 
 var errNotCompose = errors.New("not a Compose file")
 
@@ -152,7 +155,7 @@ func tooManyOperators(at hcl.Range) hcl.Diagnostics {
 }
 
 // jsonString matches a string literal of JSON.
-var jsonString = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
+var jsonString = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`"(?:[^"\\]|\\.)*"`) })
 
 // jsonConsequences are what hcl says, too, of JSON that has another mistake: that
 // there is no object at the root, and that none of those around it ends.
@@ -160,7 +163,7 @@ var jsonConsequences = []string{"Root value must be object", "Unclosed object"}
 
 func parseJSON(s *source) (*hcl.File, hcl.Diagnostics) {
 	// A template is parsed where it is evaluated, so its size is judged here.
-	for _, at := range jsonString.FindAllIndex(s.text, -1) {
+	for _, at := range jsonString().FindAllIndex(s.text, -1) {
 		literal := s.text[at[0]:at[1]]
 		if !bytes.Contains(literal, []byte("${")) && !bytes.Contains(literal, []byte("%{")) {
 			continue

@@ -94,7 +94,7 @@ func withoutStrings(s *source) []byte {
 		}
 	}
 	if strings.HasSuffix(s.name, ".json") {
-		for _, at := range jsonString.FindAllIndex(s.text, -1) {
+		for _, at := range jsonString().FindAllIndex(s.text, -1) {
 			if rest := bytes.TrimLeft(s.text[at[1]:], " \t\r\n"); len(rest) == 0 || rest[0] != ':' { // a key is none
 				hide(at[0]+1, at[1]-1)
 			}

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/moby/buildkit/frontend/dockerfile/dockerfile2llb"
@@ -198,13 +199,13 @@ func (a *Answer) answer(ctx context.Context, method Method, o *opened) {
 }
 
 // checkComment begins a comment that is for the linter.
-var checkComment = regexp.MustCompile(`(?mi)^([ \t]*#[ \t]*)check([ \t]*=)`)
+var checkComment = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`(?mi)^([ \t]*#[ \t]*)check([ \t]*=)`) })
 
 // listTargets has BuildKit list the stages. As it does so it has no linter, and comes
 // to grief over comments that are for one: they have another name meanwhile, which
 // nobody knows.
 func listTargets(ctx context.Context, data []byte) (*subtargets.List, error) {
-	list, err := dockerfile2llb.ListTargets(ctx, checkComment.ReplaceAll(data, []byte("${1}xheck$2")))
+	list, err := dockerfile2llb.ListTargets(ctx, checkComment().ReplaceAll(data, []byte("${1}xheck$2")))
 	if err == nil {
 		list.Sources = [][]byte{data}
 	}

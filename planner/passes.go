@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -423,11 +422,11 @@ func (c *canonicalizer) ownLines(src *pb.Source, locations []*pb.Location) []lin
 	return out
 }
 
-// prefix is what the frontend puts before an instruction for its progress display.
-var prefix = regexp.MustCompile(`^\[[^\]\n]*\] `)
-
 // instruction is an instruction as its author wrote it, on one line, given what
-// the frontend calls it.
+// the frontend calls it: for its progress display it puts "[stage 1/2] " before it.
 func instruction(name string) string {
-	return strings.Join(strings.Fields(prefix.ReplaceAllString(name, "")), " ")
+	if i := strings.IndexAny(name, "]\n"); i > 0 && name[0] == '[' && strings.HasPrefix(name[i:], "] ") {
+		name = name[i+2:]
+	}
+	return strings.Join(strings.Fields(name), " ")
 }

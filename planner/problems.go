@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 
@@ -156,7 +157,9 @@ func (r *run) reportError(err error) {
 }
 
 // parsePrefix is what a range says better.
-var parsePrefix = regexp.MustCompile(`^(failed to [a-z ]+: )?dockerfile parse error( on line \d+)?: `)
+var parsePrefix = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(failed to [a-z ]+: )?dockerfile parse error( on line \d+)?: `)
+})
 
 // reportFrontend reports what the frontend has to say, in its words.
 func (u *unit) reportFrontend(err error) {
@@ -165,7 +168,7 @@ func (u *unit) reportFrontend(err error) {
 	if at == nil {
 		summary, at = "Cannot plan the target", u.cfg.At("dockerfile")
 	}
-	u.errorf(at, summary, "%s", sentence(parsePrefix.ReplaceAllString(err.Error(), "")))
+	u.errorf(at, summary, "%s", sentence(parsePrefix().ReplaceAllString(err.Error(), "")))
 }
 
 // reportDockerfile reports a Dockerfile that is not to be had.

@@ -6,15 +6,18 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/alecthomas/kong"
 )
 
 // What the parser says of a command line, by its own words.
 var (
-	missingValue    = regexp.MustCompile(`^(--\S+): (?:missing value, expecting |expected .* but got "EOL")`)
-	missingArgument = regexp.MustCompile(`^expected "<(\S+)>"$`)
-	unknownShort    = regexp.MustCompile(`^unknown flag (-\w)\b`)
+	missingValue = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(--\S+): (?:missing value, expecting |expected .* but got "EOL")`)
+	})
+	missingArgument = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^expected "<(\S+)>"$`) })
+	unknownShort    = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^unknown flag (-\w)\b`) })
 )
 
 // notFlags are flags of other programs that zbuild has something else for.
@@ -64,13 +67,13 @@ var notFlags = map[string]string{
 // know the parser.
 func commandLineError(err error, parser *kong.Kong, args []string) error {
 	text := err.Error()
-	if m := missingValue.FindStringSubmatch(text); m != nil {
+	if m := missingValue().FindStringSubmatch(text); m != nil {
 		if m[1] == "--list" {
 			return errors.New("--list: the value is missing: targets or variables. 'zbuild list' lists both")
 		}
 		return fmt.Errorf("%s: the value is missing", m[1])
 	}
-	if m := missingArgument.FindStringSubmatch(text); m != nil {
+	if m := missingArgument().FindStringSubmatch(text); m != nil {
 		return fmt.Errorf("the argument %s is missing", strings.ToUpper(m[1]))
 	}
 	if name, ok := strings.CutPrefix(text, "unknown flag "); ok {
@@ -81,7 +84,7 @@ func commandLineError(err error, parser *kong.Kong, args []string) error {
 			return fmt.Errorf("there is no flag %s: %s", name, instead)
 		}
 	}
-	if m := unknownShort.FindStringSubmatch(text); m != nil {
+	if m := unknownShort().FindStringSubmatch(text); m != nil {
 		i := slices.IndexFunc(args, func(a string) bool { return len(a) > 2 && strings.HasPrefix(a, m[1]) })
 		if i >= 0 {
 			name, _, _ := strings.Cut(args[i], "=")

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -107,8 +106,6 @@ func (e *HashError) Error() string {
 	return fmt.Sprintf("%s of %s is %s, expected is %s", e.Ref, e.Remote, strings.Join(slices.Compact(e.Got), " or "), e.Want)
 }
 
-var hexadecimal = regexp.MustCompile(`^[0-9a-fA-F]*$`)
-
 // check refuses what git might take for an option or a program to run.
 func (t *Tree) check() error {
 	if !gitutil.IsGitTransport(t.Remote) {
@@ -124,7 +121,7 @@ func (t *Tree) check() error {
 	if strings.HasPrefix(t.Ref, "-") || strings.ContainsAny(t.Ref, " \t\n\r\x00:?*[\\^~") {
 		return fmt.Errorf("%s: invalid ref %q", Redact(t.Remote), t.Ref)
 	}
-	if !hexadecimal.MatchString(t.Checksum) {
+	if strings.Trim(t.Checksum, "0123456789abcdefABCDEF") != "" {
 		return fmt.Errorf("%s: invalid checksum %q, expected is the hash of a commit", Redact(t.Remote), t.Checksum)
 	}
 	if t.Subdir != "" && !filepath.IsLocal(strings.TrimPrefix(path.Clean("/"+t.Subdir), "/")) && path.Clean("/"+t.Subdir) != "/" {
@@ -298,11 +295,16 @@ func (g *git) lookUp(ctx context.Context, t *Tree) error {
 		if err != nil {
 			return err
 		}
-		m := regexp.MustCompile(`(?m)^ref: (refs/heads/\S+)\tHEAD$`).FindStringSubmatch(out)
-		if m == nil {
+		for line := range strings.Lines(out) {
+			ref, what, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+			if ref, ok := strings.CutPrefix(ref, "ref: "); ok && what == "HEAD" && strings.HasPrefix(ref, "refs/heads/") {
+				t.Ref = ref
+				break
+			}
+		}
+		if t.Ref == "" {
 			return fmt.Errorf("%s has no default branch; name a branch, a tag or a commit", Redact(t.Remote))
 		}
-		t.Ref = m[1]
 	}
 	out, err := g.do(ctx, "ls-remote", "--", g.remote, t.Ref, t.Ref+"^{}")
 	if err != nil {

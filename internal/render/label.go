@@ -2,7 +2,6 @@ package render
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -103,8 +102,11 @@ func (l *labels) label(step *planner.Step) string {
 	return strings.Join(words, " ")
 }
 
-// unnamed are the names of stages that have none of their own.
-var unnamed = regexp.MustCompile(`^stage-\d+$`)
+// unnamed reports whether a stage has a number for a name, because it has none of its own.
+func unnamed(stage string) bool {
+	number, ok := strings.CutPrefix(stage, "stage-")
+	return ok && number != "" && strings.Trim(number, "0123456789") == ""
+}
 
 // place is the target and the stage of a step, or the stage and its targets if
 // there are several.
@@ -129,7 +131,7 @@ func (l *labels) place(step *planner.Step) []string {
 // onlyStage reports whether a stage is without a name and the only one that the
 // targets need: there is nothing to tell it from.
 func (l *labels) onlyStage(stage string, targets []string) bool {
-	return unnamed.MatchString(stage) && !slices.ContainsFunc(targets, func(t string) bool { return l.stages[t] > 1 })
+	return unnamed(stage) && !slices.ContainsFunc(targets, func(t string) bool { return l.stages[t] > 1 })
 }
 
 // several names a few targets, or says how many there are.

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -132,7 +133,9 @@ func stages(file string) ([]string, error) {
 }
 
 // onTheSide are stages that are targets, but no part of a release.
-var onTheSide = regexp.MustCompile(`(?i)(^|[-_])(test|tests|lint|check|dev|debug|ci|bench)([-_]|$)`)
+var onTheSide = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?i)(^|[-_])(test|tests|lint|check|dev|debug|ci|bench)([-_]|$)`)
+})
 
 // target is a target to be written.
 type target struct {
@@ -148,7 +151,7 @@ func Write(project string, files []Dockerfile) []byte {
 		for _, stage := range f.Stages {
 			t := target{context: path.Dir(f.Path), dockerfile: path.Base(f.Path), stage: stage}
 			t.name = unique(names, nameOf(project, f.Path, stage))
-			if stage != "" && onTheSide.MatchString(stage) {
+			if stage != "" && onTheSide().MatchString(stage) {
 				rest = append(rest, t)
 			} else {
 				release = append(release, t)
@@ -225,7 +228,7 @@ func quotedNames(targets []target) string {
 	return strings.Join(names, ", ")
 }
 
-var notInNames = regexp.MustCompile(`[^a-zA-Z0-9_-]+`)
+var notInNames = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[^a-zA-Z0-9_-]+`) })
 
 // nameOf is a name for the target of a Dockerfile's stage: api/Dockerfile is api,
 // web.Dockerfile is web, api/Dockerfile.dev is api-dev, and a stage test of it is
@@ -253,7 +256,7 @@ func nameOf(project, file, stage string) string {
 	if stage != "" {
 		name += "-" + stage
 	}
-	name = strings.Trim(notInNames.ReplaceAllString(name, "-"), "-_")
+	name = strings.Trim(notInNames().ReplaceAllString(name, "-"), "-_")
 	return cmp.Or(name, "app")
 }
 

@@ -13,12 +13,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/google/jsonschema-go/jsonschema"
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 )
 
-var reference = regexp.MustCompile(`"\$ref":"#/\$defs/([^"/]*)"`)
+var reference = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`"\$ref":"#/\$defs/([^"/]*)"`) })
 
 type explainer struct {
 	root     *jsonschema.Schema
@@ -48,7 +49,7 @@ func (e *explainer) define(defs map[string]*jsonschema.Schema, s *jsonschema.Sch
 	if err != nil {
 		return
 	}
-	for _, m := range reference.FindAllSubmatch(raw, -1) {
+	for _, m := range reference().FindAllSubmatch(raw, -1) {
 		name := string(m[1])
 		if d, ok := e.root.Defs[name]; ok && defs[name] == nil {
 			defs[name] = d
