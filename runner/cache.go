@@ -107,7 +107,7 @@ func (c *DirCache) Get(key digest.Digest) (Entry, bool, error) {
 	switch {
 	case errors.Is(err, sealed.ErrDamaged):
 		// It goes at once: what is damaged is made anew, and told of once.
-		err = errors.Join(fmt.Errorf("an entry of the cache is damaged and made anew: %s", name), os.Remove(name))
+		err = errors.Join(fmt.Errorf("an entry of the cache is damaged and made anew: %s", name), os.RemoveAll(name))
 		return Entry{}, false, err
 	case err != nil:
 		return Entry{}, false, nil //nolint:nilerr // what cannot be read is not there
@@ -142,6 +142,11 @@ func (c *DirCache) List() ([]CachedStep, error) {
 			return nil //nolint:nilerr // no entry, and so no error
 		}
 		if e, used, err := readEntry(name); err == nil {
+			// One of the future, from before the clock was set back, would never grow old.
+			if now := c.now(); used.After(now) {
+				used = now
+				_ = os.Chtimes(name, now, now)
+			}
 			all = append(all, CachedStep{Key: key, Entry: e, LastUsed: used})
 		}
 		return nil
@@ -165,7 +170,7 @@ func (c *DirCache) tidy(now time.Time) error {
 		if err != nil || now.Sub(info.ModTime()).Abs() < time.Hour {
 			return nil //nolint:nilerr // it has gone meanwhile
 		}
-		useless := strings.HasPrefix(d.Name(), sealed.TempPrefix)
+		useless := strings.HasPrefix(d.Name(), sealed.TempPrefix) || !d.Type().IsRegular()
 		if rest := digest.NewDigestFromEncoded(digest.SHA256, d.Name()); rest.Validate() == nil && c.variantsFile(rest) == name {
 			useless = !slices.ContainsFunc(c.Variants(rest), func(v Variant) bool {
 				_, err := os.Stat(c.file(v.Key))

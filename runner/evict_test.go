@@ -55,6 +55,10 @@ func (s *inventory) CacheMounts(context.Context) ([]CacheMount, error) { return 
 
 func (s *inventory) DiscardCacheMount(context.Context, string) (bool, error) { return false, nil }
 
+func (s *inventory) Fetched(context.Context) ([]Fetched, error) { return nil, nil }
+
+func (s *inventory) DiscardFetched(context.Context, Fetched) (bool, error) { return false, nil }
+
 func (s *inventory) Disk(context.Context) (Disk, error) { return s.disk, nil }
 
 func (s *inventory) Tidy(context.Context) error { return nil }

@@ -35,6 +35,10 @@ type SnapshotStore interface {
 	// DiscardCacheMount removes a directory of a cache mount, unless a RUN is using
 	// it.
 	DiscardCacheMount(ctx context.Context, name string) (removed bool, err error)
+	// Fetched lists what is kept of what came from URLs and git repositories.
+	Fetched(ctx context.Context) ([]Fetched, error)
+	// DiscardFetched gives up something of that, unless it was used since it was listed.
+	DiscardFetched(ctx context.Context, f Fetched) (removed bool, err error)
 	// Disk says how big the file system is that the snapshots are on.
 	Disk(ctx context.Context) (Disk, error)
 	// Tidy removes notes about snapshots that are gone.
@@ -66,6 +70,14 @@ type CacheMount struct {
 	InUse    bool // by a RUN, now
 }
 
+// Fetched is something that came from elsewhere and is kept. Who needs it and does not find
+// it fetches it again.
+type Fetched struct {
+	Name     string
+	Size     int64 // bytes
+	LastUsed time.Time
+}
+
 // CachedStep is an entry of a DirCache.
 type CachedStep struct {
 	Key digest.Digest
@@ -83,6 +95,7 @@ type Inventory struct {
 	Steps     []CachedStep   // in the order of their keys
 	Snapshots []SnapshotInfo // in the order of their names
 	Mounts    []CacheMount   // in the order of their names
+	Fetched   []Fetched
 }
 
 // Size is what all of it takes, in bytes.
@@ -93,6 +106,9 @@ func (inv *Inventory) Size() int64 {
 	}
 	for _, m := range inv.Mounts {
 		n += m.Size
+	}
+	for _, f := range inv.Fetched {
+		n += f.Size
 	}
 	return n
 }
@@ -131,6 +147,9 @@ func TakeInventory(ctx context.Context, cache *DirCache, store SnapshotStore) (*
 		return nil, context.Cause(ctx)
 	}
 	if inv.Mounts, err = store.CacheMounts(ctx); err != nil {
+		return nil, err
+	}
+	if inv.Fetched, err = store.Fetched(ctx); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(inv.Steps, func(a, b CachedStep) int { return cmp.Compare(a.Key, b.Key) })

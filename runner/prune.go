@@ -17,14 +17,14 @@ const justMade = time.Minute
 // PrunePolicy says what may go besides what is of no use to anybody: entries
 // whose snapshots are gone, and snapshots that no entry leads to.
 type PrunePolicy struct {
-	// All gives up everything, cache mounts too.
+	// All gives up everything, cache mounts and what was fetched, too.
 	All bool
-	// OlderThan gives up steps and cache mounts that were not used for so long; 0
-	// gives up none. A step is used when one that builds on it is.
+	// OlderThan gives up steps, cache mounts and what was fetched that were not used for so
+	// long; 0 gives up none. A step is used when one that builds on it is.
 	OlderThan time.Duration
 	// KeepSize gives up steps, the least recently used first, until their
-	// snapshots take no more bytes than that; nil gives up none. Cache mounts do
-	// not count.
+	// snapshots take no more bytes than that; nil gives up none. Cache mounts and what
+	// was fetched do not count.
 	KeepSize *int64
 }
 
@@ -35,11 +35,12 @@ type Pruning struct {
 	// Snapshots are to be discarded in this order: each before what it lies on.
 	Snapshots []SnapshotInfo
 	Mounts    []CacheMount
+	Fetched   []Fetched
 }
 
 // Size is how many bytes are freed.
 func (p *Pruning) Size() int64 {
-	return (&Inventory{Snapshots: p.Snapshots, Mounts: p.Mounts}).Size()
+	return (&Inventory{Snapshots: p.Snapshots, Mounts: p.Mounts, Fetched: p.Fetched}).Size()
 }
 
 // Decide says what is to go. It changes nothing.
@@ -62,18 +63,27 @@ func (p PrunePolicy) Decide(inv *Inventory, now time.Time) *Pruning {
 		if d.busy(i) {
 			continue
 		}
-		old := p.OlderThan > 0 && now.Sub(d.used(i)) >= p.OlderThan
-		if p.All || old || sized && d.size > limit {
+		if p.outlived(d.used(i), now) || sized && d.size > limit {
 			d.forget(i)
 		}
 	}
 	for _, m := range inv.Mounts {
-		if !m.InUse && (p.All || p.OlderThan > 0 && now.Sub(d.past(m.LastUsed)) >= p.OlderThan) {
+		if !m.InUse && p.outlived(d.past(m.LastUsed), now) {
 			d.out.Mounts = append(d.out.Mounts, m)
+		}
+	}
+	for _, f := range inv.Fetched {
+		if p.outlived(d.past(f.LastUsed), now) {
+			d.out.Fetched = append(d.out.Fetched, f)
 		}
 	}
 	slices.Sort(d.out.Keys)
 	return d.out
+}
+
+// outlived reports whether what was used last at a time goes whatever its size is.
+func (p PrunePolicy) outlived(used, now time.Time) bool {
+	return p.All || p.OlderThan > 0 && now.Sub(used) >= p.OlderThan
 }
 
 // decision is an inventory on its way to a Pruning.
@@ -296,6 +306,15 @@ func remove(ctx context.Context, cache *DirCache, store SnapshotStore, inv *Inve
 		removed, err := store.DiscardCacheMount(ctx, m.Name)
 		if errs = append(errs, err); removed {
 			done.Mounts = append(done.Mounts, m)
+		}
+	}
+	for _, f := range plan.Fetched {
+		if ctx.Err() != nil {
+			return done, context.Cause(ctx)
+		}
+		removed, err := store.DiscardFetched(ctx, f)
+		if errs = append(errs, err); removed {
+			done.Fetched = append(done.Fetched, f)
 		}
 	}
 	errs = append(errs, cache.tidy(now), store.Tidy(ctx))

@@ -40,6 +40,9 @@ func TestPrunePolicy(t *testing.T) {
 			{Name: "old", Size: 5, LastUsed: noon.Add(-60 * time.Hour)},
 			{Name: "used", Size: 5, LastUsed: noon.Add(-60 * time.Hour), InUse: true},
 		},
+		Fetched: []Fetched{
+			{Name: "old file", Size: 5, LastUsed: noon.Add(-60 * time.Hour)}, {Name: "new file", Size: 5, LastUsed: noon.Add(time.Hour)},
+		},
 	}
 	young := made("young", "")
 	young.Created = noon.Add(-time.Second)
@@ -54,17 +57,18 @@ func TestPrunePolicy(t *testing.T) {
 		keys      []digest.Digest
 		snapshots []Snapshot
 		mounts    []string
+		fetched   []string
 	}{
 		{name: "nothing is useless", inv: chain},
 		{name: "an empty cache", policy: PrunePolicy{All: true}},
 		{
 			name: "all, what lies on top first", policy: PrunePolicy{All: true}, inv: chain,
 			keys:      []digest.Digest{"a", "a2", "b", "base"},
-			snapshots: []Snapshot{"b", "a2", "a", "base"}, mounts: []string{"old"},
+			snapshots: []Snapshot{"b", "a2", "a", "base"}, mounts: []string{"old"}, fetched: []string{"old file", "new file"},
 		},
 		{
 			name: "what lies below a used step is used", policy: PrunePolicy{OlderThan: 48 * time.Hour}, inv: chain,
-			keys: []digest.Digest{"b"}, snapshots: []Snapshot{"b"}, mounts: []string{"old"},
+			keys: []digest.Digest{"b"}, snapshots: []Snapshot{"b"}, mounts: []string{"old"}, fetched: []string{"old file"},
 		},
 		{
 			name: "size: the least recently used", policy: PrunePolicy{KeepSize: limit(30)}, inv: chain,
@@ -128,7 +132,14 @@ func TestPrunePolicy(t *testing.T) {
 			if d := cmp.Diff(c.mounts, mounts); d != "" {
 				t.Errorf("mounts (-want +got):\n%s", d)
 			}
-			if want := int64(10*len(snapshots) + 5*len(mounts)); got.Size() != want {
+			var fetched []string
+			for _, f := range got.Fetched {
+				fetched = append(fetched, f.Name)
+			}
+			if d := cmp.Diff(c.fetched, fetched); d != "" {
+				t.Errorf("fetched (-want +got):\n%s", d)
+			}
+			if want := int64(10*len(snapshots) + 5*len(mounts) + 5*len(fetched)); got.Size() != want {
 				t.Errorf("size %d, want %d", got.Size(), want)
 			}
 		})
@@ -165,6 +176,14 @@ func TestDirCacheNotesUse(t *testing.T) {
 		if all[0].Key != key || all[0].Step != "RUN x" || !all[0].LastUsed.Equal(step.want) {
 			t.Errorf("at %v: %+v, want last use %v", step.now, all[0], step.want)
 		}
+	}
+	// One of the future grows old from when it is seen first.
+	clock = noon
+	for range 2 {
+		if all, err := c.List(); err != nil || len(all) != 1 || !all[0].LastUsed.Equal(noon) {
+			t.Errorf("an entry of the future: %+v, %v", all, err)
+		}
+		clock = noon.Add(30 * time.Minute)
 	}
 	// What is no entry is not listed, and removed when it is old.
 	half := filepath.Join(filepath.Dir(c.file(key)), sealed.TempPrefix+"1")

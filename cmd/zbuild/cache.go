@@ -38,8 +38,8 @@ type cacheDuCmd struct {
 
 // cachePruneCmd removes.
 type cachePruneCmd struct {
-	All       bool  `short:"a" xor:"what,size" help:"Remove everything, cache mounts too."`
-	OlderThan age   `xor:"what" placeholder:"AGE" help:"Remove also steps and cache mounts that were not used for so long: 90m, 24h, 7d."`
+	All       bool  `short:"a" xor:"what,size" help:"Remove everything, cache mounts and what was fetched from URLs and git repositories, too."`
+	OlderThan age   `xor:"what" placeholder:"AGE" help:"Remove also steps, cache mounts and what was fetched that were not used for so long: 90m, 24h, 7d."`
 	KeepSize  *size `xor:"size" placeholder:"SIZE" help:"Remove also steps, the least recently used first, until they take no more than that: 500MB, 10GB. Cache mounts do not count."`
 	DryRun    bool  `short:"n" help:"Say what would be removed and remove nothing."`
 }
@@ -205,12 +205,20 @@ func (c *cachePruneCmd) prune(ctx context.Context, a *app, cache *runner.DirCach
 		})
 	}
 	if done != nil {
-		_, werr := fmt.Fprintf(a.stdout, "%s %s of steps and %s: %s.\n", verb,
-			render.Count(len(done.Snapshots), "result"), render.Count(len(done.Mounts), "cache mount"),
-			units.HumanSize(float64(done.Size())))
+		_, werr := fmt.Fprintf(a.stdout, "%s %s: %s.\n", verb,
+			tally(len(done.Snapshots), len(done.Fetched), len(done.Mounts)), units.HumanSize(float64(done.Size())))
 		err = errors.Join(err, werr)
 	}
 	return err
+}
+
+// tally says how many there are of what the cache keeps. Few projects download anything.
+func tally(results, downloads, mounts int) string {
+	text := render.Count(results, "result") + " of steps"
+	if downloads > 0 {
+		text += ", " + render.Count(downloads, "download")
+	}
+	return text + " and " + render.Count(mounts, "cache mount")
 }
 
 // cacheUsage is what 'cache du --format json' prints. Sizes are bytes on disk.
@@ -219,7 +227,15 @@ type cacheUsage struct {
 	// Unused are results that no step leads to: they go with the next prune.
 	Unused []stepUsage  `json:"unused"`
 	Mounts []mountUsage `json:"cacheMounts"`
-	Size   int64        `json:"size"`
+	// Fetched is what is kept of URLs and git repositories.
+	Fetched fetchedUsage `json:"fetched"`
+	Size    int64        `json:"size"`
+}
+
+type fetchedUsage struct {
+	Count    int        `json:"count"`
+	Size     int64      `json:"size"`
+	LastUsed *time.Time `json:"lastUsed,omitempty"`
 }
 
 type stepUsage struct {
@@ -271,6 +287,14 @@ func usageOf(inv *runner.Inventory) cacheUsage {
 	for _, m := range inv.Mounts {
 		u.Mounts = append(u.Mounts, mountUsage{Name: m.Name, ID: strings.TrimPrefix(m.ID, "/"), Size: m.Size, LastUsed: m.LastUsed, InUse: m.InUse})
 	}
+	u.Fetched.Count = len(inv.Fetched)
+	for i := range inv.Fetched {
+		f := &inv.Fetched[i]
+		u.Fetched.Size += f.Size
+		if u.Fetched.LastUsed == nil || f.LastUsed.After(*u.Fetched.LastUsed) {
+			u.Fetched.LastUsed = &f.LastUsed
+		}
+	}
 	bigger := func(a, b stepUsage) int { return cmp.Compare(b.Size, a.Size) }
 	slices.SortStableFunc(u.Steps, bigger)
 	slices.SortStableFunc(u.Unused, bigger)
@@ -284,7 +308,7 @@ func (u cacheUsage) table(b *bytes.Buffer, now time.Time) {
 	row := func(bytes int64, used time.Time, what string) {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", units.HumanSize(float64(bytes)), units.HumanDuration(max(0, now.Sub(used)))+" ago", what)
 	}
-	if len(u.Steps)+len(u.Unused)+len(u.Mounts) > 0 {
+	if len(u.Steps)+len(u.Unused)+len(u.Mounts)+u.Fetched.Count > 0 {
 		fmt.Fprintln(w, "SIZE\tLAST USED\tWHAT")
 	}
 	for _, s := range u.Steps {
@@ -304,7 +328,9 @@ func (u cacheUsage) table(b *bytes.Buffer, now time.Time) {
 	for _, m := range u.Mounts {
 		row(m.Size, m.LastUsed, "cache mount "+render.Line(cmp.Or(m.ID, m.Name)))
 	}
+	if u.Fetched.Count > 0 {
+		row(u.Fetched.Size, *u.Fetched.LastUsed, render.Count(u.Fetched.Count, "download")+" from URLs and git repositories")
+	}
 	w.Flush() //nolint:errcheck // a buffer never fails
-	fmt.Fprintf(b, "Total: %s in %s and %s.\n", units.HumanSize(float64(u.Size)),
-		render.Count(len(u.Steps)+len(u.Unused), "result")+" of steps", render.Count(len(u.Mounts), "cache mount"))
+	fmt.Fprintf(b, "Total: %s in %s.\n", units.HumanSize(float64(u.Size)), tally(len(u.Steps)+len(u.Unused), u.Fetched.Count, len(u.Mounts)))
 }

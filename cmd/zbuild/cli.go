@@ -70,7 +70,7 @@ type engineFlags struct {
 	Isolation       string   `placeholder:"KIND" enum:"oci,rootless,chroot," default:"" env:"BUILDAH_ISOLATION" help:"How a RUN is kept apart: oci, rootless or chroot. Default: the best that works."`
 	Authfile        string   `placeholder:"FILE" env:"REGISTRY_AUTH_FILE" help:"Registry credentials. Default: where podman and docker keep theirs."`
 	CacheMaxSize    share    `placeholder:"SIZE" env:"ZBUILD_CACHE_MAX_SIZE" default:"20%" help:"How much the results of steps may take after a bake, in bytes or of the disk: 50GB, 20%, none. The least recently used go first. Default: ${default}."`
-	CacheMaxAge     lifetime `placeholder:"AGE" env:"ZBUILD_CACHE_MAX_AGE" default:"30d" help:"How long a step or a cache mount may go unused before it is removed after a bake: 12h, 30d, none. Default: ${default}."`
+	CacheMaxAge     lifetime `placeholder:"AGE" env:"ZBUILD_CACHE_MAX_AGE" default:"30d" help:"How long a step, a cache mount or what was fetched may go unused before it is removed after a bake: 12h, 30d, none. Default: ${default}."`
 	SignaturePolicy string   `placeholder:"FILE" help:"Signature policy. Default: the system's policy.json."`
 }
 

@@ -23,10 +23,21 @@ import (
 // Checkout writes a resolved tree into an empty directory. Its files are rw for
 // their owner and r for all others, x where git says so.
 func (f *Fetcher) Checkout(ctx context.Context, t Tree, auth Auth, dest string) error {
-	bare, err := f.repository(ctx, t, auth)
-	if err != nil {
-		return err
-	}
+	return f.inRepository(ctx, t, auth, func(bare string) error {
+		// Of a try before this one there may be something.
+		entries, err := os.ReadDir(dest)
+		for _, e := range entries {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dest, e.Name())))
+		}
+		if err != nil {
+			return err
+		}
+		return f.checkout(ctx, t, auth, bare, dest)
+	})
+}
+
+// checkout writes a tree of a repository into an empty directory.
+func (f *Fetcher) checkout(ctx context.Context, t Tree, auth Auth, bare, dest string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, fetchTime, fmt.Errorf("%s: checking out takes too long", Redact(t.Remote)))
 	defer cancel()
 	g, done, err := newGit(ctx, t, auth)
@@ -188,26 +199,76 @@ func (f *Fetcher) commitTime(ctx context.Context, g *git, bare string, t Tree) (
 
 // CommitObject gives the commit of a resolved tree as git keeps it.
 func (f *Fetcher) CommitObject(ctx context.Context, t Tree, auth Auth) ([]byte, error) {
-	l, done, err := f.fetched(ctx, t, auth)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	out, err := l.do(ctx, "cat-file", "commit", t.Object+"^{commit}")
+	var out string
+	err := f.fetched(ctx, t, auth, func(l *git) (err error) {
+		out, err = l.do(ctx, "cat-file", "commit", t.Object+"^{commit}")
+		return err
+	})
 	return []byte(out), err
 }
 
-// fetched is git in the repository that has a resolved tree, without the network.
-func (f *Fetcher) fetched(ctx context.Context, t Tree, auth Auth) (l *git, done func(), err error) {
+// fetched calls use with git in the repository that has a resolved tree, without the
+// network.
+func (f *Fetcher) fetched(ctx context.Context, t Tree, auth Auth, use func(*git) error) error {
+	return f.inRepository(ctx, t, auth, func(bare string) error {
+		g, done, err := newGit(ctx, t, auth)
+		if err != nil {
+			return err
+		}
+		defer done()
+		return use(g.local(gitutil.WithGitDir(bare)))
+	})
+}
+
+// inRepository calls use with the repository that has a resolved tree. If git cannot use
+// it because it is damaged, or gone meanwhile, it is fetched anew.
+func (f *Fetcher) inRepository(ctx context.Context, t Tree, auth Auth, use func(bare string) error) error {
 	bare, err := f.repository(ctx, t, auth)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
+	err = use(bare)
+	var failed *CommandError
+	if !errors.As(err, &failed) || ctx.Err() != nil {
+		return err
+	}
+	if sound, err2 := f.isSound(ctx, t, auth, bare); sound || err2 != nil {
+		return err
+	}
+	if err2 := f.discard(bare); err2 != nil {
+		return errors.Join(err, err2)
+	}
+	if bare, err = f.repository(ctx, t, auth); err != nil {
+		return err
+	}
+	return use(bare)
+}
+
+// isSound reports whether a repository has all of a tree.
+func (f *Fetcher) isSound(ctx context.Context, t Tree, auth Auth, bare string) (bool, error) {
 	g, done, err := newGit(ctx, t, auth)
 	if err != nil {
-		return nil, nil, err
+		return false, err
 	}
-	return g.local(gitutil.WithGitDir(bare)), done, nil
+	defer done()
+	l := g.local(gitutil.WithGitDir(bare))
+	if !l.has(ctx, t.Object) {
+		return false, context.Cause(ctx)
+	}
+	_, err = l.do(ctx, "fsck", "--no-dangling", "--no-progress")
+	return err == nil, context.Cause(ctx)
+}
+
+// discard removes what is kept under a name, at once: nobody finds half of it.
+func (f *Fetcher) discard(name string) error {
+	tmp, err := os.MkdirTemp(filepath.Dir(name), tmpPrefix)
+	if err != nil {
+		return err
+	}
+	if err = os.Rename(name, filepath.Join(tmp, filepath.Base(name))); errors.Is(err, fs.ErrNotExist) {
+		err = nil // somebody else has done it
+	}
+	return errors.Join(err, os.RemoveAll(tmp))
 }
 
 // maxRead is the size of the largest file that ReadFile reads, in bytes.
@@ -216,18 +277,23 @@ const maxRead = 16 << 20
 // ReadFile reads a file of a resolved tree, following links inside of it. The
 // error is fs.ErrNotExist if it is not there.
 func (f *Fetcher) ReadFile(ctx context.Context, t Tree, auth Auth, name string) ([]byte, error) {
-	l, done, err := f.fetched(ctx, t, auth)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
 	object := t.Object + ":" + strings.TrimPrefix(path.Join("/", t.Subdir, name), "/")
 	if strings.ContainsAny(object, "\n\r") {
 		return nil, fs.ErrNotExist
 	}
+	var data []byte
+	err := f.fetched(ctx, t, auth, func(l *git) (err error) {
+		data, err = l.readObject(ctx, object, name)
+		return err
+	})
+	return data, err
+}
+
+// readObject reads a file that git knows as an object, following links inside of its tree.
+func (g *git) readObject(ctx context.Context, object, name string) ([]byte, error) {
 	ask := func(how string) (string, error) {
-		clone := &git{remote: l.remote, env: l.env}
-		clone.cli = l.cli.New(gitutil.WithExec(func(ctx context.Context, cmd *exec.Cmd) error {
+		clone := &git{remote: g.remote, env: g.env}
+		clone.cli = g.cli.New(gitutil.WithExec(func(ctx context.Context, cmd *exec.Cmd) error {
 			cmd.Stdin = strings.NewReader(object + "\n")
 			return clone.run(ctx, cmd)
 		}))

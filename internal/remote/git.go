@@ -344,9 +344,13 @@ func (f *Fetcher) repository(ctx context.Context, t Tree, auth Auth) (string, er
 		return "", err
 	}
 	dir := f.path(reposName, nameOf(u.Scheme, u.Host, u.Path, t.Ref, t.Object))
-	if _, err := os.Stat(dir); err == nil {
+	if info, err := os.Lstat(dir); err == nil && info.IsDir() {
 		used(dir)
 		return dir, nil
+	} else if err == nil {
+		if err := f.discard(dir); err != nil {
+			return "", err
+		}
 	}
 	if err := os.MkdirAll(f.path(reposName), 0o700); err != nil {
 		return "", err

@@ -187,10 +187,50 @@ func TestGit(t *testing.T) {
 	}
 	leftovers(t, f)
 
+	// What was fetched and is damaged is fetched again.
+	other := &Fetcher{Dir: t.TempDir()}
+	got, err := other.ResolveTree(t.Context(), Tree{Remote: url, Ref: "v1"}, Auth{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		damage func(name string) error
+		use    func() error
+	}{
+		{
+			func(name string) error { return os.Truncate(name, 0) },
+			func() error { return other.Checkout(t.Context(), *got, Auth{}, t.TempDir()) },
+		},
+		{
+			os.Remove,
+			func() error { _, err := other.ReadFile(t.Context(), *got, Auth{}, "Dockerfile"); return err },
+		},
+		{
+			func(name string) error {
+				info, err := os.Stat(name)
+				return errors.Join(err, os.Chmod(name, 0o600), os.Truncate(name, info.Size()/2))
+			},
+			func() error { _, err := other.CommitObject(t.Context(), *got, Auth{}); return err },
+		},
+	} {
+		if err := c.use(); err != nil { // so that it is there
+			t.Fatal(err)
+		}
+		err := filepath.WalkDir(other.path(reposName), func(p string, d fs.DirEntry, err error) error {
+			if err == nil && d.Type().IsRegular() {
+				err = c.damage(p)
+			}
+			return err
+		})
+		if err = errors.Join(err, c.use()); err != nil {
+			t.Error(err)
+		}
+	}
+	leftovers(t, other)
+
 	// What was fetched is there without the server.
 	server.Close()
-	got, err := f.ResolveTree(t.Context(), Tree{Remote: url, Ref: first, CommitTime: true}, Auth{})
-	if err != nil {
+	if got, err = f.ResolveTree(t.Context(), Tree{Remote: url, Ref: first, CommitTime: true}, Auth{}); err != nil {
 		t.Fatal(err)
 	}
 	dest := t.TempDir()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"mime"
 	"net"
@@ -21,6 +22,9 @@ import (
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
+
+	"github.com/zbuild/zbuild/internal/beneath"
+	"github.com/zbuild/zbuild/internal/sealed"
 )
 
 // File is a file behind a URL. It is inert.
@@ -78,7 +82,7 @@ func (f *Fetcher) Resolve(ctx context.Context, file File, auth Auth) (*File, err
 // hand, and gives its time. Reading to its end makes sure that it is the right
 // content: an error otherwise.
 func (f *Fetcher) Open(ctx context.Context, file File, auth Auth) (io.ReadCloser, time.Time, error) {
-	if r, err := f.openBlob(file.Digest); err == nil {
+	if r, err := f.openKept(ctx, file.Digest); err == nil {
 		return r, f.modified(ctx, file, auth), nil
 	}
 	v, err := f.visit(ctx, file, auth)
@@ -135,12 +139,43 @@ func (f *Fetcher) openBlob(d digest.Digest) (io.ReadCloser, error) {
 		return nil, err
 	}
 	p := f.path(blobsName, blobName(d))
+	if !f.has(d) {
+		return nil, &fs.PathError{Op: "open", Path: p, Err: fs.ErrNotExist}
+	}
 	r, err := os.Open(p)
 	if err != nil {
 		return nil, err
 	}
 	used(p)
 	return &checkedReader{File: r, verifier: d.Verifier(), want: d}, nil
+}
+
+// openKept opens a file that was fetched at some time, if it is what it was then. One that
+// is not is removed: it is as good as never fetched.
+func (f *Fetcher) openKept(ctx context.Context, d digest.Digest) (io.ReadCloser, error) {
+	r, err := f.openBlob(d)
+	if err != nil {
+		return nil, err
+	}
+	_, err = io.Copy(io.Discard, &stoppable{ctx, r})
+	if err = errors.Join(err, r.Close()); err != nil {
+		return nil, err
+	}
+	return f.openBlob(d)
+}
+
+// stoppable is a reader that ends with its context.
+type stoppable struct {
+	ctx context.Context //nolint:containedctx // a reader has no other way to have one
+	r   io.Reader
+}
+
+// Read is for io.Reader.
+func (s *stoppable) Read(p []byte) (int, error) {
+	if s.ctx.Err() != nil {
+		return 0, context.Cause(s.ctx)
+	}
+	return s.r.Read(p)
 }
 
 func blobName(d digest.Digest) string { return d.Algorithm().String() + "-" + d.Encoded() }
@@ -176,9 +211,12 @@ func (f *Fetcher) visitFile(file File) string {
 	return f.path(urlsName, nameOf(parts...))
 }
 
+// maxVisit is how big what is noted of a visit may be.
+const maxVisit = 1 << 20 // bytes
+
 func (f *Fetcher) lastVisit(file File) (visit, error) {
 	var v visit
-	raw, err := os.ReadFile(f.visitFile(file))
+	raw, err := beneath.ReadFile(f.visitFile(file), maxVisit)
 	if err == nil {
 		err = json.Unmarshal(raw, &v)
 	}
@@ -331,8 +369,8 @@ func (f *Fetcher) has(d digest.Digest) bool {
 	if d.Validate() != nil {
 		return false
 	}
-	_, err := os.Stat(f.path(blobsName, blobName(d)))
-	return err == nil
+	info, err := os.Stat(f.path(blobsName, blobName(d)))
+	return err == nil && info.Mode().IsRegular()
 }
 
 // keep writes a body to a file that is named by its digest.
@@ -369,7 +407,7 @@ func (f *Fetcher) keep(ctx context.Context, cancel context.CancelCauseFunc, file
 		return "", err
 	}
 	d := sum.Digest()
-	return d, os.Rename(tmp.Name(), f.path(blobsName, blobName(d)))
+	return d, sealed.Replace(tmp.Name(), f.path(blobsName, blobName(d)))
 }
 
 // steadyReader puts a deadline off whenever something arrives.
@@ -428,7 +466,7 @@ func writeFile(name string, from io.Reader) error {
 	}
 	_, err = io.Copy(tmp, from)
 	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), name)
+		err = sealed.Replace(tmp.Name(), name)
 	}
 	if err != nil {
 		_ = os.Remove(tmp.Name())

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -104,24 +105,39 @@ func TestFile(t *testing.T) {
 		t.Errorf("wrong content: %v", err)
 	}
 
-	// A kept file that was damaged is told from a whole one, and fetched again.
-	if err := os.WriteFile(f.path(blobsName, blobName(pinned.Digest)), []byte("rotten"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	r, _, err := f.Open(t.Context(), *pinned, Auth{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.Copy(io.Discard, r); err == nil {
-		t.Error("a damaged file passes")
-	}
-	r.Close()
-	if text, _ := content(t, f, *pinned, Auth{}); text != "other\n" {
-		t.Errorf("content %q", text)
+	// What is kept and was damaged is fetched again.
+	blob, note := f.path(blobsName, blobName(pinned.Digest)), f.visitFile(*pinned)
+	for _, damage := range []func(name string) error{
+		func(name string) error { return os.WriteFile(name, []byte("rotten"), 0o600) },
+		func(name string) error { return os.WriteFile(name, nil, 0o600) },
+		func(name string) error {
+			return errors.Join(os.Remove(name), os.MkdirAll(filepath.Join(name, "d"), 0o700))
+		},
+	} {
+		if err := errors.Join(damage(blob), damage(note)); err != nil {
+			t.Fatal(err)
+		}
+		if text, _ := content(t, f, *pinned, Auth{}); text != "other\n" {
+			t.Errorf("content %q", text)
+		}
 	}
 	leftovers(t, f)
-	if err := f.Prune(time.Now().Add(time.Hour)); err != nil || f.has(pinned.Digest) {
-		t.Errorf("pruning: %v", err)
+	kept, err := f.Kept()
+	if err != nil || len(kept) < 2 {
+		t.Errorf("kept are %v, %v", kept, err)
+	}
+	for _, k := range kept {
+		if err := f.Discard(k.Name); err != nil {
+			t.Error(err)
+		}
+	}
+	if kept, err = f.Kept(); err != nil || len(kept) > 0 || f.has(pinned.Digest) {
+		t.Errorf("kept are %v, %v", kept, err)
+	}
+	for _, name := range []string{"", ".", "../urls", "blobs", "blobs/../../x", "other/x"} {
+		if err := f.Discard(name); err == nil {
+			t.Errorf("%q was discarded", name)
+		}
 	}
 }
 

@@ -19,7 +19,9 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -78,7 +80,7 @@ func (a Auth) secret(ids ...string) (id string, value []byte, err error) {
 func Redact(address string) string { return urlutil.RedactCredentials(address) }
 
 // tmpPrefix begins the names of what is being written. A process that dies leaves
-// it behind; Prune takes it away.
+// it behind, for who sweeps up the directory.
 const tmpPrefix = "new-"
 
 // The directories below Fetcher.Dir.
@@ -88,36 +90,66 @@ const (
 	reposName = "git"   // bare repositories with one commit each
 )
 
-// Prune removes what was not used since a time.
-func (f *Fetcher) Prune(since time.Time) error {
-	var errs []error
-	for _, kind := range []string{blobsName, urlsName, reposName} {
-		entries, err := os.ReadDir(filepath.Join(f.Dir, kind))
-		if err != nil {
+// Kept is something that was fetched and is kept.
+type Kept struct {
+	Name     string // to Discard it by
+	Size     int64  // bytes
+	LastUsed time.Time
+}
+
+// Kept lists what is kept.
+func (f *Fetcher) Kept() ([]Kept, error) {
+	var all []Kept
+	for _, kind := range kinds() {
+		entries, err := os.ReadDir(f.path(kind))
+		if errors.Is(err, fs.ErrNotExist) {
 			continue // nothing was ever fetched
+		}
+		if err != nil {
+			return nil, err
 		}
 		for _, e := range entries {
 			info, err := e.Info()
-			if err != nil {
-				continue // it has gone meanwhile
+			if err != nil || strings.HasPrefix(e.Name(), tmpPrefix) {
+				continue // it has gone meanwhile, or is not there yet
 			}
-			limit := since
-			if strings.HasPrefix(e.Name(), tmpPrefix) {
-				limit = time.Now().Add(-24 * time.Hour)
-			}
-			if info.ModTime().Before(limit) {
-				errs = append(errs, os.RemoveAll(filepath.Join(f.Dir, kind, e.Name())))
-			}
+			all = append(all, Kept{Name: path.Join(kind, e.Name()), Size: sizeOf(f.path(kind, e.Name())), LastUsed: info.ModTime()})
 		}
 	}
-	return errors.Join(errs...)
+	return all, nil
+}
+
+func kinds() []string { return []string{blobsName, urlsName, reposName} }
+
+// sizeOf is how much a file takes, or a directory with all that is in it: at least, if
+// that changes meanwhile.
+func sizeOf(name string) (size int64) {
+	_ = filepath.WalkDir(name, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil //nolint:nilerr // it has gone meanwhile
+		}
+		if info, err := d.Info(); err == nil && info.Mode().IsRegular() {
+			size += info.Size()
+		}
+		return nil
+	})
+	return size
+}
+
+// Discard gives up something that is kept. Who needs it fetches it again.
+func (f *Fetcher) Discard(name string) error {
+	kind, base, _ := strings.Cut(name, "/")
+	if !slices.Contains(kinds(), kind) || base == "" || base != filepath.Base(base) || strings.HasPrefix(base, ".") {
+		return fmt.Errorf("%q: %w", name, fs.ErrInvalid)
+	}
+	return f.discard(f.path(kind, base))
 }
 
 func (f *Fetcher) path(elem ...string) string {
 	return filepath.Join(append([]string{f.Dir}, elem...)...)
 }
 
-// used notes that a file or directory was of use now; see Prune.
+// used notes that a file or directory was of use now.
 func used(path string) {
 	now := time.Now()
 	_ = os.Chtimes(path, now, now)

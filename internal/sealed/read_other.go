@@ -19,6 +19,9 @@ func readFile(name string) (all []byte, modified time.Time, err error) {
 	if err != nil {
 		return nil, modified, err
 	}
+	if !info.Mode().IsRegular() || info.Size() > maxSize {
+		return nil, modified, ErrDamaged
+	}
 	all, err = io.ReadAll(f)
 	return all, info.ModTime(), err
 }

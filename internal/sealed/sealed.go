@@ -17,6 +17,10 @@ import (
 // ErrDamaged says that a file is not what Write wrote under its name.
 var ErrDamaged = errors.New("damaged")
 
+// maxSize is how big a file may be: more than anything that is kept, and no more than one
+// that is damaged may make us read.
+const maxSize = 256 << 20 // bytes
+
 // TempPrefix begins the names of files that are being written.
 const TempPrefix = ".new-"
 
@@ -29,7 +33,7 @@ func seal(name string, raw []byte) []byte {
 }
 
 // Read reads a value, and when it was written or its file last touched. The error
-// is ErrDamaged if the file is not whole.
+// is ErrDamaged if the file is not whole, or no file.
 func Read(name string, v any) (modified time.Time, err error) {
 	all, modified, err := readFile(name)
 	if err != nil {
@@ -64,10 +68,26 @@ func Write(name string, v any) error {
 		_, err = tmp.Write(seal(name, raw))
 	}
 	if err = errors.Join(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), name)
+		err = Replace(tmp.Name(), name)
 	}
 	if err != nil {
 		_ = os.Remove(tmp.Name())
 	}
 	return err
+}
+
+// Replace renames a file to what it is to be called, whatever else has that name: even a
+// directory, which can be nothing of ours.
+func Replace(from, to string) error {
+	err := os.Rename(from, to)
+	if err == nil {
+		return nil
+	}
+	if info, err2 := os.Lstat(to); err2 != nil || !info.IsDir() {
+		return err
+	}
+	if err2 := os.RemoveAll(to); err2 != nil {
+		return errors.Join(err, err2)
+	}
+	return os.Rename(from, to)
 }

@@ -23,6 +23,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/zbuild/zbuild/internal/sealed"
 )
 
 const (
@@ -98,6 +100,10 @@ func OpenIndex(file string, now func() time.Time) (*FileIndex, error) {
 
 // readIndex reads a file into the string that all of an index goes on to point into.
 func readIndex(file string) (string, error) {
+	// To open what is no file may wait for somebody.
+	if info, err := os.Stat(file); err != nil || !info.Mode().IsRegular() || info.Size() > maxIndex {
+		return "", cmp.Or(err, errIndex)
+	}
 	f, err := os.Open(file)
 	if err != nil {
 		return "", err
@@ -107,12 +113,15 @@ func readIndex(file string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if info.Size() > maxIndex {
+	// What does not begin like one is not read at all: it may be big.
+	magic := make([]byte, len(indexMagic))
+	if _, err := io.ReadFull(f, magic); err != nil || string(magic) != indexMagic {
 		return "", errIndex
 	}
 	var b strings.Builder
 	b.Grow(int(info.Size()))
-	_, err = io.Copy(&b, io.LimitReader(f, info.Size()))
+	b.Write(magic)
+	_, err = io.Copy(&b, io.LimitReader(f, info.Size()-int64(len(magic))))
 	return b.String(), err
 }
 
@@ -215,7 +224,7 @@ func (x *FileIndex) Save() error {
 		return err
 	}
 	if err = errors.Join(x.encode(tmp), tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), x.file)
+		err = sealed.Replace(tmp.Name(), x.file)
 	}
 	if err != nil {
 		_ = os.Remove(tmp.Name())

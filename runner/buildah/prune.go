@@ -20,6 +20,7 @@ import (
 	"go.podman.io/storage/pkg/directory"
 	"golang.org/x/sys/unix"
 
+	"github.com/zbuild/zbuild/internal/beneath"
 	"github.com/zbuild/zbuild/internal/sealed"
 	"github.com/zbuild/zbuild/runner"
 )
@@ -33,6 +34,7 @@ const (
 	cachesName    = "cache-mounts"
 	cacheDataName = "data"
 	cacheIDName   = "id"
+	maxCacheID    = 64 << 10 // bytes
 )
 
 var _ runner.SnapshotStore = (*Engine)(nil)
@@ -131,8 +133,8 @@ func (e *Engine) CacheMounts(context.Context) ([]runner.CacheMount, error) {
 		if err != nil {
 			continue // somebody is making or removing it
 		}
-		m := runner.CacheMount{Name: entry.Name(), LastUsed: info.ModTime()}
-		if id, err := os.ReadFile(filepath.Join(dir, cacheIDName)); err == nil {
+		m := runner.CacheMount{Name: entry.Name(), LastUsed: used(filepath.Join(dir, lockName), info.ModTime())}
+		if id, err := beneath.ReadFile(filepath.Join(dir, cacheIDName), maxCacheID); err == nil {
 			m.ID = string(id)
 		}
 		if size, err := directory.Size(dir); err == nil {
@@ -189,6 +191,17 @@ func (e *Engine) Tidy(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// used is when a file was used last, if its time says so. One of the future, from before a
+// clock was set back, would never grow old: such a file counts as used now, from now on.
+func used(name string, modified time.Time) time.Time {
+	now := time.Now()
+	if !modified.After(now) {
+		return modified
+	}
+	_ = os.Chtimes(name, now, now) // the next one to look tries again
+	return now
 }
 
 // touch notes that a file is used. That it cannot be noted harms nobody.

@@ -29,6 +29,33 @@ func (e *Engine) Fetcher() *remote.Fetcher {
 // fetchedName is the directory below StateDir that Fetcher keeps things in.
 const fetchedName = "fetched"
 
+// Fetched lists what Fetcher keeps.
+func (e *Engine) Fetched(context.Context) ([]runner.Fetched, error) {
+	kept, err := e.Fetcher().Kept()
+	if err != nil {
+		return nil, fmt.Errorf("looking at what was fetched: %w", err)
+	}
+	out := make([]runner.Fetched, 0, len(kept))
+	for _, k := range kept {
+		k.LastUsed = used(filepath.Join(e.StateDir(), fetchedName, k.Name), k.LastUsed)
+		out = append(out, runner.Fetched(k))
+	}
+	return out, nil
+}
+
+// DiscardFetched gives up something of that, unless it was used since it was listed. Who is
+// just about to use it fetches it again.
+func (e *Engine) DiscardFetched(_ context.Context, f runner.Fetched) (removed bool, err error) {
+	info, err := os.Lstat(filepath.Join(e.StateDir(), fetchedName, f.Name))
+	if err != nil || !info.ModTime().Equal(f.LastUsed) {
+		return false, nil //nolint:nilerr // it has gone meanwhile
+	}
+	if err := e.Fetcher().Discard(f.Name); err != nil {
+		return false, fmt.Errorf("removing what was fetched: %w", err)
+	}
+	return true, nil
+}
+
 func (e *Engine) doRemote(ctx context.Context, job runner.Job) (out []runner.Snapshot, err error) {
 	layer, err := e.newLayer("")
 	if err != nil {
