@@ -51,8 +51,11 @@ func (e *Engine) clearUsers(ctx context.Context, dir string, alone bool) error {
 		if errors.Is(err, fs.ErrNotExist) || user == e.proc.dir {
 			continue // it has just left, or is another RUN of ours
 		}
-		if err != nil {
-			return err
+		if err != nil { // it is no link, and so no note
+			if err := os.RemoveAll(note); err != nil {
+				return err
+			}
+			continue
 		}
 		dead, err := e.clearProcess(ctx, user, alone)
 		if err != nil {
@@ -78,10 +81,12 @@ func (e *Engine) clearProcess(ctx context.Context, dir string, dying bool) (dead
 	for {
 		lock, err := lockOfAnother(dir)
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
 			return true, nil // somebody has done it
 		case err == nil:
-			e.sweepOne(ctx, dir)
+			if !e.sweepOne(ctx, dir) {
+				return false, errors.Join(context.Cause(ctx), lock.Close())
+			}
 			return true, lock.Close()
 		case !errors.Is(err, unix.EWOULDBLOCK):
 			return false, err

@@ -28,6 +28,7 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/moby/buildkit/util/archutil"
+	"github.com/moby/sys/mountinfo"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"go.podman.io/buildah/chroot"
@@ -68,12 +69,13 @@ func (e *Engine) contain(ctx context.Context, x *execJob) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting %s: %w", x.iso.runtime, err)
 	}
-	killed := make(chan struct{})
+	killed, ended := make(chan struct{}), make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(killed)
-		e.kill(x.iso.runtime, state, id, cmd.Process)
+		e.kill(x, state, id, cmd.Process, ended)
 	})
 	err = cmd.Wait()
+	close(ended)
 	if !stop() {
 		<-killed
 		e.delete(x.iso.runtime, state, id)
@@ -92,33 +94,6 @@ func (e *Engine) contain(ctx context.Context, x *execJob) error {
 	// system does so when memory is short.
 	e.delete(x.iso.runtime, state, id)
 	return err
-}
-
-// kill ends a container, or the runtime if it has not come to making one.
-func (e *Engine) kill(path, state, id string, p *os.Process) {
-	for range 50 {
-		out, err := exec.Command(path, "--root", state, "kill", id, "KILL").CombinedOutput()
-		if err == nil {
-			return
-		}
-		if errors.Is(p.Signal(syscall.Signal(0)), os.ErrProcessDone) {
-			return
-		}
-		if !bytes.Contains(out, []byte("does not exist")) {
-			e.log.Debug("killing a container", "output", strings.TrimSpace(string(out)))
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	_ = p.Kill()
-}
-
-func (e *Engine) delete(path, state, id string) {
-	if _, err := os.Stat(filepath.Join(state, id)); err != nil {
-		return
-	}
-	if out, err := exec.Command(path, "--root", state, "delete", "--force", id).CombinedOutput(); err != nil {
-		e.log.Warn("a container cannot be removed", "container", id, "output", strings.TrimSpace(string(out)))
-	}
 }
 
 // runtimeError is the last error that the runtime itself logged: it failed, and
@@ -206,16 +181,19 @@ func (e *Engine) containChroot(ctx context.Context, x *execJob) error {
 	return err
 }
 
-// killMounted kills the processes that have something of a directory of ours
-// mounted, in a mount namespace of their own: those of a RUN that it is the bundle
-// of. Some may have lost their parents, so that only this tells whose they are. It
-// returns when ended is closed, for until then there may be more that have not come
-// to mounting anything, and none is left.
-func killMounted(dir string, ended <-chan struct{}) {
+// killMounted kills the processes that have something of a directory of ours mounted from
+// there, in a mount namespace of their own: those of a RUN that it is the bundle of. Some
+// may have lost their parents, so that only this tells whose they are. What is mounted in
+// the directory tells nothing: services of the machine may see that, too. It returns when
+// ended is closed, for until then there may be more that have not come to mounting
+// anything, and none is left; or if one does not die, as gone says.
+func killMounted(dir string, ended <-chan struct{}) (gone bool) {
+	const patience = 10 * time.Second // with one that waits for a device, most likely
+	var since time.Time
 	own, _ := os.Readlink("/proc/self/ns/mnt")
 	// A mount's source is told from the root of its own file system, so the path
 	// is known by its end only.
-	needle := []byte("/zbuild/" + dir[strings.LastIndex(dir, "/zbuild/")+len("/zbuild/"):] + "/")
+	needle := "/zbuild/" + dir[strings.LastIndex(dir, "/zbuild/")+len("/zbuild/"):] + "/"
 	for {
 		last := false
 		select {
@@ -226,22 +204,36 @@ func killMounted(dir string, ended <-chan struct{}) {
 		procs, _ := filepath.Glob("/proc/[0-9]*")
 		found := false
 		for _, p := range procs {
-			if ns, err := os.Readlink(p + "/ns/mnt"); err != nil || ns == own {
-				continue
-			}
-			mounts, err := os.ReadFile(p + "/mountinfo")
-			if err != nil || !bytes.Contains(mounts, needle) {
+			if ns, err := os.Readlink(p + "/ns/mnt"); err != nil || ns == own || !mountsFrom(p, needle) {
 				continue
 			}
 			if pid, err := strconv.Atoi(filepath.Base(p)); err == nil && syscall.Kill(pid, syscall.SIGKILL) == nil {
 				found = true // as long as anybody has not reaped it
 			}
 		}
-		if last && !found {
-			return
+		switch {
+		case last && !found:
+			return true
+		case last && since.IsZero():
+			since = time.Now()
+		case last && time.Since(since) > patience:
+			return false
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// mountsFrom reports whether a process has something mounted whose source has a part in
+// its path. proc is its directory below /proc.
+func mountsFrom(proc, part string) bool {
+	raw, err := os.ReadFile(proc + "/mountinfo")
+	if err != nil || !bytes.Contains(raw, []byte(part)) {
+		return false
+	}
+	found, err := mountinfo.GetMountsFromReader(bytes.NewReader(raw), func(m *mountinfo.Info) (skip, stop bool) {
+		return !strings.Contains(m.Root, part), false
+	})
+	return err == nil && len(found) > 0
 }
 
 // canRun says whether programs for a platform can be run on this machine.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
@@ -71,6 +72,7 @@ type Engine struct {
 	kept  kept
 
 	patience patience
+	hang     time.Duration // how long the runtime may take to end a container
 
 	mu      sync.Mutex
 	adopted map[runner.Snapshot]imageLayer // layers that this process digested
@@ -121,6 +123,7 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 		bases:   make(map[digest.Digest]baseChain),
 
 		patience: usualPatience(),
+		hang:     10 * time.Second,
 	}
 	e.native = nativeOverlay(store) && !e.fuse
 	e.isolations = isolations{opt: opt, note: func(iso isolation) error {

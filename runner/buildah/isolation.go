@@ -184,7 +184,7 @@ func findRuntime(name string) (string, error) {
 func tryRuntime(ctx context.Context, path string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	version, err := exec.CommandContext(ctx, path, "--version").Output()
+	version, err := runtimeCommand(ctx, path, "--version").Output()
 	if err != nil {
 		return "", fmt.Errorf("--version: %w", err)
 	}
@@ -211,7 +211,7 @@ func tryRuntime(ctx context.Context, path string) (string, error) {
 		return "", &untriedError{err}
 	}
 	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, path, "--root", filepath.Join(dir, "state"), "run", "--bundle", dir, "zbuild-probe-"+newID()[:12])
+	cmd := runtimeCommand(ctx, path, "--root", filepath.Join(dir, "state"), "run", "--bundle", dir, "zbuild-probe-"+newID()[:12])
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.Dir = dir
 	err = cmd.Run()

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -88,7 +87,22 @@ func newProcess(parent string) (*process, error) {
 
 // lockDir takes the directory's lock, or fails at once if another process has it.
 func lockDir(dir string) (*os.File, error) {
-	return tryLock(os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600))
+	return tryLock(openLock(filepath.Join(dir, lockName)))
+}
+
+// openLock opens a file of ours that is there to be locked, and makes it if need be. What
+// else has come to have its name cannot be opened so, and is removed.
+func openLock(name string) (*os.File, error) {
+	open := func() (*os.File, error) {
+		return os.OpenFile(name, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	}
+	f, err := open()
+	for _, wrong := range []error{unix.EISDIR, unix.ELOOP, unix.ENXIO, unix.EACCES} {
+		if errors.Is(err, wrong) && os.RemoveAll(name) == nil {
+			return open()
+		}
+	}
+	return f, err
 }
 
 func (p *process) path(elem ...string) string {
@@ -177,7 +191,7 @@ func (p *process) close() error {
 // lockOfAnother takes the lock of a directory that another process has made. It
 // makes none: the directory may be about to go.
 func lockOfAnother(dir string) (*os.File, error) {
-	return tryLock(os.Open(filepath.Join(dir, lockName)))
+	return tryLock(os.OpenFile(filepath.Join(dir, lockName), os.O_RDONLY|unix.O_NONBLOCK, 0))
 }
 
 func tryLock(f *os.File, err error) (*os.File, error) {
@@ -193,7 +207,7 @@ func tryLock(f *os.File, err error) (*os.File, error) {
 
 // lockFile takes the lock of a file or directory that is there.
 func lockFile(name string, how int) (*os.File, error) {
-	f, err := os.Open(name)
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -230,11 +244,10 @@ func (e *Engine) sweep(ctx context.Context) {
 		if err != nil {
 			continue // alive, or gone already
 		}
-		e.sweepOne(ctx, dir)
-		dead[entry.Name()] = true
+		dead[entry.Name()] = e.sweepOne(ctx, dir)
 		lock.Close()
 	}
-	if unborn || len(dead) > 0 || e.durable.booted {
+	if ctx.Err() == nil && (unborn || len(dead) > 0 || e.durable.booted) {
 		e.sweepFiles(dead)
 	}
 }
@@ -301,26 +314,18 @@ func sweepTemporary(state string) error {
 	})
 }
 
-func (e *Engine) sweepOne(ctx context.Context, dir string) {
+// sweepOne clears away what a dead process has left, whose directory is dir. If it is
+// interrupted it leaves that to the next start, and is not done.
+func (e *Engine) sweepOne(ctx context.Context, dir string) (done bool) {
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) < 2 {
-		return // another has been here
+		return true // another has been here
 	}
 	e.log.Info("clearing away what a killed build has left", "dir", dir)
-	containers, _ := os.ReadDir(filepath.Join(dir, runtimeName))
-	path, _ := os.ReadFile(filepath.Join(dir, runtimePath))
-	for _, c := range containers {
-		if len(path) == 0 {
-			break
-		}
-		cmd := exec.CommandContext(ctx, string(path), "--root", filepath.Join(dir, runtimeName), "delete", "--force", c.Name())
-		if out, err := cmd.CombinedOutput(); err != nil {
-			e.log.Warn("a container of a killed build cannot be removed", "container", c.Name(), "output", strings.TrimSpace(string(out)))
-		}
+	e.sweepContainers(ctx, dir)
+	if ctx.Err() != nil {
+		return false
 	}
-	over := make(chan struct{})
-	close(over)
-	killMounted(filepath.Join(dir, bundlesName), over)
 	unmountBelow(dir)
 	views, _ := os.ReadDir(filepath.Join(dir, viewsName))
 	for _, v := range views {
@@ -348,6 +353,32 @@ func (e *Engine) sweepOne(ctx context.Context, dir string) {
 		if err := os.RemoveAll(filepath.Join(dir, entry.Name())); err != nil {
 			e.log.Warn("a killed build's directory cannot be removed", "error", err)
 		}
+	}
+	return true
+}
+
+// sweepContainers ends the containers of a dead process: first as their runtime would have
+// it, and what that does not manage with a signal.
+func (e *Engine) sweepContainers(ctx context.Context, dir string) {
+	state := filepath.Join(dir, runtimeName)
+	containers, _ := os.ReadDir(state)
+	path, _ := os.ReadFile(filepath.Join(dir, runtimePath))
+	for _, c := range containers {
+		if len(path) == 0 {
+			break
+		}
+		out, err := callRuntime(ctx, 2*e.hang, string(path), state, "delete", "--force", c.Name())
+		if err != nil {
+			e.log.Warn("a container of a killed build cannot be removed by its runtime", "container", c.Name(), "error", err, "output", strings.TrimSpace(string(out)))
+		}
+		if ctx.Err() != nil || errors.Is(err, errHangs) {
+			break // it will do no better with the others
+		}
+	}
+	over := make(chan struct{})
+	close(over)
+	if !killMounted(filepath.Join(dir, bundlesName), over) {
+		e.log.Warn("a process of a killed build cannot be killed", "dir", dir)
 	}
 }
 
