@@ -117,7 +117,7 @@ func (e *Engine) emptyCache(ctx context.Context, dir string) error {
 // lockCacheUnseen is lockCache while nobody looks whether caches are in use. Who does that
 // takes them for a moment, which is no reason to do without one.
 func lockCacheUnseen(dir string, sharing pb.CacheSharingOpt) (func(), error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeCache(dir); err != nil {
 		return nil, err
 	}
 	looking, err := lockFile(filepath.Dir(dir), unix.LOCK_EX)
@@ -239,14 +239,17 @@ func (x *execJob) openStill(dir, selector string) (fd int, isDir bool, err error
 
 // fillCache makes the cache's directory if this is its first use.
 func (x *execJob) fillCache(ctx context.Context, dir string, m *pb.Mount, from runner.Input) (string, error) {
+	data := filepath.Join(dir, cacheDataName)
+	if info, err := os.Lstat(data); err == nil && info.IsDir() {
+		return data, nil // nobody waits for one that is being made
+	}
 	x.e.locks.make.Lock()
 	defer x.e.locks.make.Unlock()
-	data := filepath.Join(dir, cacheDataName)
 	info, err := os.Lstat(data)
-	if err == nil && info.Mode()&fs.ModeSymlink == 0 {
+	if err == nil && info.IsDir() {
 		return data, nil
 	}
-	if err == nil { // it would lead whoever mounts it to the machine's files
+	if err == nil { // a link would lead whoever mounts it to the machine's files
 		if err := os.Remove(data); err != nil {
 			return "", err
 		}
@@ -287,6 +290,17 @@ func (x *execJob) fillCache(ctx context.Context, dir string, m *pb.Mount, from r
 	return data, nil
 }
 
+// makeCache makes a cache's directory, if it is not there.
+func makeCache(dir string) error {
+	err := os.MkdirAll(dir, 0o700)
+	if errors.Is(err, unix.ENOTDIR) { // nothing that can be a cache has its name
+		if err2 := os.Remove(dir); err2 == nil {
+			err = os.MkdirAll(dir, 0o700)
+		}
+	}
+	return err
+}
+
 // lockCache takes a cache as its sharing says: with others, or alone. The error is
 // EWOULDBLOCK if others have it.
 func lockCache(dir string, sharing pb.CacheSharingOpt) (func(), error) {
@@ -295,10 +309,10 @@ func lockCache(dir string, sharing pb.CacheSharingOpt) (func(), error) {
 		how = unix.LOCK_SH | unix.LOCK_NB
 	}
 	for {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := makeCache(dir); err != nil {
 			return nil, err
 		}
-		f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
+		f, err := openLock(filepath.Join(dir, lockName))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // removed by a prune this moment
 		}

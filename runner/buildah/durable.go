@@ -139,12 +139,10 @@ func (d *durable) sync() error {
 		return d.failed
 	}
 	notes, err := os.ReadDir(d.dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(notes) == 0 {
 		return nil
 	}
-	if err != nil || len(notes) == 0 {
-		return err
-	}
+	// Where notes cannot be read there may be some.
 	if err := d.write(); err != nil {
 		// The kernel gives up what it cannot write, and the next sync knows nothing of it.
 		// As those of another boot the layers are deleted by whoever starts next.
@@ -202,9 +200,16 @@ func (e *Engine) finished(layer string) error {
 func (e *Engine) forgetLost() error {
 	dir := filepath.Dir(e.durable.dir)
 	boots, err := os.ReadDir(dir)
+	if errors.Is(err, unix.ENOTDIR) { // it says nothing of any layer
+		return os.Remove(dir)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	if err != nil {
+		return err
+	}
+	boots, err = withoutFiles(dir, boots)
 	if err != nil {
 		return err
 	}
@@ -245,6 +250,18 @@ func (e *Engine) forgetLost() error {
 		e.durable.booted = true
 	}
 	return nil
+}
+
+// withoutFiles removes what is no directory, and gives what is.
+func withoutFiles(dir string, entries []fs.DirEntry) (dirs []fs.DirEntry, err error) {
+	for _, entry := range entries {
+		if entry.IsDir() {
+			dirs = append(dirs, entry)
+		} else if err := os.Remove(filepath.Join(dir, entry.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return dirs, nil
 }
 
 // deleteLayers deletes the layers that files are named after, those that have others

@@ -219,6 +219,38 @@ func (s syncingStore) ApplyStagedLayer(args storage.ApplyStagedLayerOptions) (*s
 	return s.Store.ApplyStagedLayer(args)
 }
 
+// TestOddNotes starts where something else has the names of directories of notes.
+func TestOddNotes(t *testing.T) {
+	dir := t.TempDir()
+	opt := Options{Root: filepath.Join(dir, "root"), RunRoot: filepath.Join(dir, "run"), Driver: "overlay"}
+	boot, err := bootID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	notes := filepath.Join(opt.Root, stateName, unsyncedName)
+	for _, odd := range []string{notes, filepath.Join(notes, boot), filepath.Join(notes, "another-boot")} {
+		if err := errors.Join(os.RemoveAll(notes), os.MkdirAll(filepath.Dir(odd), 0o700), unix.Mkfifo(odd, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		e, err := Open(t.Context(), opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := e.newLayer("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := l.freeze()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(e.durable.sync(), e.Discard(t.Context(), s), e.Close()); err != nil {
+			t.Errorf("%s: %v", odd, err)
+		}
+	}
+	unmountBelow(dir)
+}
+
 // TestSyncWhilePlaced syncs in the middle of making an image's layer, as an image that is
 // made at the same time does. The layer is to be synced again after it.
 func TestSyncWhilePlaced(t *testing.T) {

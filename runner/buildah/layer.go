@@ -210,9 +210,9 @@ func isGone(err error) bool {
 	return errors.Is(err, storage.ErrNotALayer) || errors.Is(err, storage.ErrLayerUnknown)
 }
 
-// Has reports whether a snapshot's layer is in the store.
+// Has reports whether a snapshot's layer is in the store, with its files.
 func (e *Engine) Has(_ context.Context, s runner.Snapshot) bool {
-	return s == "" || e.store.Exists(string(s))
+	return s == "" || e.hasLayer(string(s))
 }
 
 // Discard deletes the layers of snapshots, those that have others on them last.

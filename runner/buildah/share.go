@@ -152,7 +152,7 @@ func (e *Engine) Exclusive() (func(), bool, error) {
 	if e.isScarce() { // which is to change
 		e.giveUpReserve()
 	}
-	f, err := os.OpenFile(filepath.Join(e.StateDir(), pruneName), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := openLock(filepath.Join(e.StateDir(), pruneName))
 	if err != nil {
 		return nil, false, err
 	}
@@ -199,7 +199,7 @@ func (e *Engine) openLeases() (*os.File, error) {
 	if err := os.MkdirAll(e.StateDir(), 0o700); err != nil {
 		return nil, err
 	}
-	return os.OpenFile(filepath.Join(e.StateDir(), leasesName), os.O_CREATE|os.O_RDWR, 0o600)
+	return openLock(filepath.Join(e.StateDir(), leasesName))
 }
 
 // vanished marks an error that says that something was not there which was there a
