@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -142,19 +143,17 @@ func (e *Engine) digestFile(below, s runner.Snapshot) string {
 }
 
 // diff opens the tar of what lies between two snapshots. The store's own Diff
-// holds its write lock for as long as the stream is open; the driver's does not.
-func (e *Engine) diff(below, s runner.Snapshot) (io.ReadCloser, error) {
+// holds its write lock for as long as the stream is open; the driver's does not. The
+// stream ends when ctx does.
+func (e *Engine) diff(ctx context.Context, below, s runner.Snapshot) (io.ReadCloser, error) {
 	if e.unpacked(below, s) {
-		return e.storedDiff(string(s))
+		return e.storedDiff(ctx, string(s))
 	}
-	if !e.canStage(below, s) {
-		return e.compared(below, s)
-	}
-	driver, err := e.store.GraphDriver()
+	tar, err := e.compared(below, s)
 	if err != nil {
 		return nil, err
 	}
-	return driver.Diff(string(s), nil, string(below), nil, "")
+	return ioutils.NewReadCloserWrapper(contextReader{ctx, tar}, tar.Close), nil
 }
 
 // unpacked reports whether what lies between two snapshots was unpacked, and the
@@ -165,13 +164,21 @@ func (e *Engine) unpacked(below, s runner.Snapshot) bool {
 	return err == nil && l.UncompressedDigest != "" && l.Parent == string(below)
 }
 
-// compared is the tar of what lies between two snapshots where that can only be told
-// by comparing their trees: of one that does not lie right on the other, when an image
-// is squashed, or where the driver has no directories of what is different. The driver
-// would do the same, but it mounts the trees without the store's count of who has them
-// mounted: then one who is done takes them away from another, who goes on reading an
-// empty directory, in this process or in another.
+// compared opens the tar of what lies between two snapshots, made of their files. The
+// driver makes it where it has a directory of just these. Otherwise that can only be told
+// by comparing the trees: of one that does not lie right on the other, when an image is
+// squashed, or with a driver that has no such directories. The driver would do the same,
+// but it mounts the trees without the store's count of who has them mounted: then one who
+// is done takes them away from another, who goes on reading an empty directory, in this
+// process or in another.
 func (e *Engine) compared(below, s runner.Snapshot) (io.ReadCloser, error) {
+	if e.canStage(below, s) {
+		driver, err := e.store.GraphDriver()
+		if err != nil {
+			return nil, err
+		}
+		return driver.Diff(string(s), nil, string(below), nil, "")
+	}
 	above, err := e.view(s)
 	if err != nil {
 		return nil, err
@@ -257,7 +264,7 @@ func (e *Engine) adoptStaged(ctx context.Context, parent string, below, s runner
 	defer func() { err = errors.Join(err, done()) }()
 	d := &linkStage{ctx: ctx, src: lowers[0], below: lowers[1:], tmp: tmp}
 	if e.unpacked(below, s) {
-		d.open = func() (io.ReadCloser, error) { return e.diff(below, s) }
+		d.open = func() (io.ReadCloser, error) { return e.diff(ctx, below, s) }
 	} else if d.skip, err = e.unchanged(below, s); err != nil {
 		return imageLayer{}, err
 	}
@@ -300,23 +307,19 @@ func (e *Engine) place(id, parent string, staged *graphdriver.DriverWithDifferOu
 // adoptTar makes a layer the long way, through a tar stream, with any driver. The
 // first pass finds the digest, for the layer's ID depends on it.
 func (e *Engine) adoptTar(ctx context.Context, parent string, below, s runner.Snapshot, c changes) (imageLayer, error) {
-	tar, err := e.changed(ctx, below, s, c)
+	l, err := e.read(ctx, below, s, c)
 	if err != nil {
 		return imageLayer{}, err
 	}
-	sum := digest.Canonical.Digester()
-	size, err := io.Copy(sum.Hash(), tar)
-	if err = errors.Join(err, tar.Close()); err != nil {
-		return imageLayer{}, err
-	}
-	l := imageLayer{ID: chainLayerID(parent, sum.Digest()), DiffID: sum.Digest(), Size: size, Plain: c.plain}
+	l.ID = chainLayerID(parent, l.DiffID)
 	if e.hasLayer(l.ID) {
 		return l, nil
 	}
 	if err := e.forget(l.ID); err != nil {
 		return imageLayer{}, err
 	}
-	if tar, err = e.changed(ctx, below, s, c); err != nil {
+	tar, err := e.changed(ctx, below, s, c)
+	if err != nil {
 		return imageLayer{}, err
 	}
 	defer tar.Close()
@@ -432,7 +435,7 @@ func linkTree(src, dest string, out *graphdriver.DriverWithDifferOutput) error {
 	if err != nil {
 		return err
 	}
-	out.UIDs, out.GIDs = sortedKeys(uids), sortedKeys(gids)
+	out.UIDs, out.GIDs = slices.Sorted(maps.Keys(uids)), slices.Sorted(maps.Keys(gids))
 	return finishDirs(dirs)
 }
 
@@ -452,15 +455,6 @@ func finishDirs(dirs []madeDir) error {
 		}
 	}
 	return nil
-}
-
-func sortedKeys(m map[uint32]bool) []uint32 {
-	out := make([]uint32, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	slices.Sort(out)
-	return out
 }
 
 // copyDirXattrs copies a directory's attributes, and of the overlay's own only

@@ -189,7 +189,7 @@ func TestDiffMountsNothing(t *testing.T) {
 		s, _ = do(t, e, execOp(nil, "/bin/touch", file), runner.Input{Snapshot: s})
 	}
 	for _, below := range []runner.Snapshot{"", base} {
-		tar, err := e.diff(below, s)
+		tar, err := e.diff(t.Context(), below, s)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -223,7 +223,7 @@ func TestDiffIsSteady(t *testing.T) {
 		}
 		var sums []digest.Digest
 		for i := range 2 {
-			tar, err := e.diff(base, s)
+			tar, err := e.diff(t.Context(), base, s)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -238,6 +238,39 @@ func TestDiffIsSteady(t *testing.T) {
 		}
 		if sums[0] != sums[1] {
 			t.Errorf("%s: %s became %s", driver, sums[0], sums[1])
+		}
+	}
+}
+
+// However a layer is read, who cancels a build does not wait for the rest of it.
+func TestReadingALayerIsCancelled(t *testing.T) {
+	e := open(t, Options{})
+	base := tinyRoot(t, e)
+	s, _ := do(t, e, execOp(nil, "/bin/touch", "/a"), runner.Input{Snapshot: base})
+	layer, err := e.adopt(t.Context(), "", "", base, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		open func(context.Context) (io.ReadCloser, error)
+	}{
+		{"of the store", func(ctx context.Context) (io.ReadCloser, error) { return e.storedLayer(layer).Open(ctx) }},
+		{"of a step", func(ctx context.Context) (io.ReadCloser, error) { return e.diff(ctx, base, s) }},
+		{"squashed", func(ctx context.Context) (io.ReadCloser, error) { return e.diff(ctx, "", s) }},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		tar, err := tt.open(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		_, err = io.Copy(io.Discard, tar)
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		if err := tar.Close(); err != nil {
+			t.Errorf("%s: closing: %v", tt.name, err)
 		}
 	}
 }

@@ -18,9 +18,11 @@ import (
 	"hash/crc64"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -102,7 +104,7 @@ func (l *linkTar) run(split io.Writer, out *graphdriver.DriverWithDifferOutput) 
 		return err
 	}
 	out.UncompressedDigest, out.Size = sum.Digest(), l.size
-	out.UIDs, out.GIDs = sortedKeys(l.uids), sortedKeys(l.gids)
+	out.UIDs, out.GIDs = slices.Sorted(maps.Keys(l.uids)), slices.Sorted(maps.Keys(l.gids))
 	return nil
 }
 

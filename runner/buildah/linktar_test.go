@@ -112,7 +112,7 @@ func TestLinkTar(t *testing.T) {
 		below, s runner.Snapshot
 	}{{"all kinds of files", "", base}, {"whiteouts", base, changed}, {"opaque again", changed, again}, {"nothing", again, nothing}} {
 		t.Run(pair.name, func(t *testing.T) {
-			tar, err := e.diff(pair.below, pair.s)
+			tar, err := e.diff(t.Context(), pair.below, pair.s)
 			if err != nil {
 				t.Fatal(err)
 			}

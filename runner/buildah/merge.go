@@ -121,7 +121,7 @@ func (e *Engine) apply(ctx context.Context, s runner.Snapshot, root string) erro
 	if err != nil {
 		return err
 	}
-	tar, err := e.diff(runner.Snapshot(l.Parent), s)
+	tar, err := e.diff(ctx, runner.Snapshot(l.Parent), s)
 	if err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (e *Engine) doDiff(ctx context.Context, op *pb.DiffOp, job runner.Job) (out
 	case upper:
 		return []runner.Snapshot{""}, nil
 	}
-	tar, err := e.diff(lower, upper)
+	tar, err := e.diff(ctx, lower, upper)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +155,7 @@ func (e *Engine) doDiff(ctx context.Context, op *pb.DiffOp, job runner.Job) (out
 		return nil, err
 	}
 	opt := &storage.LayerOptions{Flags: map[string]any{stepFlag: true}}
-	_, _, err = e.store.PutLayer(id, "", nil, "", true, opt, contextReader{ctx, tar})
+	_, _, err = e.store.PutLayer(id, "", nil, "", true, opt, tar)
 	if err == nil {
 		err = e.finished(id)
 	}

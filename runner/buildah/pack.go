@@ -23,6 +23,7 @@ import (
 	"go.podman.io/storage"
 	graphdriver "go.podman.io/storage/drivers"
 	"go.podman.io/storage/pkg/archive"
+	"go.podman.io/storage/pkg/ioutils"
 	"golang.org/x/sys/unix"
 
 	"github.com/zbuild/zbuild/internal/pack"
@@ -67,23 +68,23 @@ func (e *Engine) Pack(ctx context.Context, spec runner.ImageSpec) (*pack.Image, 
 
 // storedLayer is a layer of an image in the store.
 func (e *Engine) storedLayer(l imageLayer) pack.Layer {
-	return pack.Layer{DiffID: l.DiffID, Size: l.Size, Open: func(context.Context) (io.ReadCloser, error) { return e.storedDiff(l.ID) }}
+	return pack.Layer{DiffID: l.DiffID, Size: l.Size, Open: func(ctx context.Context) (io.ReadCloser, error) { return e.storedDiff(ctx, l.ID) }}
 }
 
 // storedDiff opens the tar that a layer of the store was made of. The store is
 // locked for as long as its stream is open, so that is not handed to somebody who
-// compresses it.
-func (e *Engine) storedDiff(layer string) (io.ReadCloser, error) {
+// compresses it. The stream ends when ctx does.
+func (e *Engine) storedDiff(ctx context.Context, layer string) (io.ReadCloser, error) {
 	plain := archive.Uncompressed
 	tar, err := e.store.Diff("", layer, &storage.DiffOptions{Compression: &plain})
 	if err != nil {
 		return nil, fmt.Errorf("reading layer %s: %w", layer, err)
 	}
-	f, err := e.spool(tar)
+	f, err := e.spool(contextReader{ctx, tar})
 	if err = errors.Join(err, tar.Close()); err != nil {
 		return nil, err
 	}
-	return f, nil
+	return ioutils.NewReadCloserWrapper(contextReader{ctx, f}, f.Close), nil
 }
 
 // stepLayer is a layer that a step made.
@@ -147,7 +148,7 @@ func (e *Engine) changed(ctx context.Context, below, s runner.Snapshot, c change
 // very same that a staged layer has.
 func (e *Engine) own(ctx context.Context, below, s runner.Snapshot) (io.ReadCloser, error) {
 	if e.unpacked(below, s) || !e.canStage(below, s) {
-		return e.diff(below, s)
+		return e.diff(ctx, below, s)
 	}
 	lowers, err := e.lowerDirs(string(s))
 	if err != nil {
@@ -231,19 +232,27 @@ func (e *Engine) digest(ctx context.Context, below, s runner.Snapshot, clamp *ti
 	if err := ctx.Err(); err != nil {
 		return imageLayer{}, err
 	}
-	c := changes{clamp, e.attributed(below, s)}
-	tar, err := e.changed(ctx, below, s, c)
+	l, err := e.read(ctx, below, s, changes{clamp, e.attributed(below, s)})
 	if err != nil {
 		return imageLayer{}, fmt.Errorf("reading %s: %w", s, err)
+	}
+	e.noteDigest(on, s, l)
+	return l, nil
+}
+
+// read reads what a layer is made of once, for its digest and size. Which layer of the
+// store it is, its ID, depends on what it will lie on.
+func (e *Engine) read(ctx context.Context, below, s runner.Snapshot, c changes) (imageLayer, error) {
+	tar, err := e.changed(ctx, below, s, c)
+	if err != nil {
+		return imageLayer{}, err
 	}
 	sum := digest.Canonical.Digester()
 	size, err := io.Copy(sum.Hash(), tar)
 	if err = errors.Join(err, tar.Close()); err != nil {
-		return imageLayer{}, fmt.Errorf("reading %s: %w", s, err)
+		return imageLayer{}, err
 	}
-	l := imageLayer{DiffID: sum.Digest(), Size: size, Plain: c.plain}
-	e.noteDigest(on, s, l)
-	return l, nil
+	return imageLayer{DiffID: sum.Digest(), Size: size, Plain: c.plain}, nil
 }
 
 // clampedOn is what notes call the snapshot below: with other times a layer is
