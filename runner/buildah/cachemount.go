@@ -16,7 +16,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/moby/buildkit/solver/pb"
@@ -25,10 +24,6 @@ import (
 
 	"github.com/zbuild/zbuild/runner"
 )
-
-// cacheLocks keeps two goroutines from making the same cache directory at once.
-// Between processes and between RUNs the directories' lock files do it.
-type cacheLocks struct{ make sync.Mutex }
 
 // cacheName is what a cache's directory is called.
 func (x *execJob) cacheName(m *pb.Mount) string { return runner.CacheMountName(x.job.Step, m) }
@@ -187,7 +182,7 @@ func (x *execJob) pinned(data, selector string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	fd, isDir, err := x.openStill(data, selector)
+	fd, isDir, err := openStill(data, selector)
 	if err != nil {
 		return "", err
 	}
@@ -213,9 +208,9 @@ func (x *execJob) pinned(data, selector string) (string, error) {
 
 // openStill opens what is at a path of a directory, links resolved inside of it, and
 // makes sure that it is what was found.
-func (x *execJob) openStill(dir, selector string) (fd int, isDir bool, err error) {
+func openStill(dir, selector string) (fd int, isDir bool, err error) {
 	for range 10 {
-		p, err := x.selected(dir, selector)
+		p, err := selected(dir, selector)
 		if err != nil {
 			return 0, false, err
 		}
@@ -243,8 +238,8 @@ func (x *execJob) fillCache(ctx context.Context, dir string, m *pb.Mount, from r
 	if info, err := os.Lstat(data); err == nil && info.IsDir() {
 		return data, nil // nobody waits for one that is being made
 	}
-	x.e.locks.make.Lock()
-	defer x.e.locks.make.Unlock()
+	x.e.makingCache.Lock()
+	defer x.e.makingCache.Unlock()
 	info, err := os.Lstat(data)
 	if err == nil && info.IsDir() {
 		return data, nil
@@ -266,7 +261,7 @@ func (x *execJob) fillCache(ctx context.Context, dir string, m *pb.Mount, from r
 			return "", err
 		}
 		defer v.close()
-		from, err := x.selected(v.root, m.Selector)
+		from, err := selected(v.root, m.Selector)
 		if err != nil {
 			return "", err
 		}

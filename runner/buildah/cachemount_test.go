@@ -103,11 +103,10 @@ func TestCacheSource(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	x := &execJob{}
 	for selector, want := range map[string]string{
 		"/sel": "sel", "in": "sel", "/absolute": "sel", "file": "file", "../../sel": "sel", "out": "", "up": "", "in/nope": "",
 	} {
-		fd, isDir, err := x.openStill(cache, selector)
+		fd, isDir, err := openStill(cache, selector)
 		if (err == nil) != (want != "") {
 			t.Errorf("%s: %v", selector, err)
 		}
@@ -135,7 +134,7 @@ func TestCacheSource(t *testing.T) {
 		}
 	}()
 	for range 2000 {
-		fd, _, err := x.openStill(cache, "sel")
+		fd, _, err := openStill(cache, "sel")
 		if err != nil {
 			continue
 		}

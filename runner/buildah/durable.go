@@ -5,13 +5,18 @@ package buildah
 // What a loss of power leaves. The overlays that steps work in are volatile: the
 // kernel would else write out the whole file system when one is unmounted, and when a
 // program in a RUN asks for it, with the build waiting. So what a layer consists of is
-// not on the disk yet when the layer is done, while what speaks of it may get there at
-// any moment. Before anything does, a layer is noted in a directory that is named
-// after the machine's boot: when it is begun, for what it lies on may have to go together
-// with it, and again when it is done, for a sync in between takes the note away. Before an image is recorded, and when a build is over, the
-// file system is synced once, for all layers that are noted, and the notes go. A
-// journalling file system keeps the order of such changes: where a layer can be found
-// that is not whole, its note can be found, too, in a directory of another boot.
+// not on the disk yet when the layer is done, while what speaks of it (the store's list
+// of layers, an entry of the cache) may get there at any moment.
+//
+// Before anything speaks of a layer it is noted in a directory that is named after the
+// machine's boot: when it is begun, for the layer that it lies on can only be deleted
+// together with it, and again when it is done, for a sync in between takes the note away.
+// Before an image is recorded, and when a build is over, the file system is synced once,
+// for all layers that are noted, and the notes go.
+//
+// A journalling file system keeps the order of such changes: where a layer can be found
+// that is not whole, its note can be found, too, in a directory of another boot. Who finds
+// one deletes that layer and what lies on it.
 
 import (
 	"errors"

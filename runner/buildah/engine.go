@@ -68,8 +68,10 @@ type Engine struct {
 	x32        func() bool    // whether the kernel has x32
 	finding    sync.WaitGroup // has who finds that out before it is asked for
 
-	locks cacheLocks
-	kept  kept
+	// makingCache is held by who makes the directory of a cache mount. Between processes and
+	// between RUNs the directories' lock files do it.
+	makingCache sync.Mutex
+	kept        kept
 
 	patience patience
 	hang     time.Duration // how long the runtime may take to end a container

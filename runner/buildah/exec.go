@@ -228,7 +228,7 @@ func (x *execJob) bindMount(ctx context.Context, m *pb.Mount) (string, error) {
 		if m.Output >= 0 {
 			x.passed[m.Output] = in.Snapshot
 		}
-		return x.selected(v.root, m.Selector)
+		return selected(v.root, m.Selector)
 	}
 	layer, err := x.e.newLayer(in.Snapshot)
 	if err != nil {
@@ -239,11 +239,11 @@ func (x *execJob) bindMount(ctx context.Context, m *pb.Mount) (string, error) {
 	} else {
 		x.undo = append(x.undo, layer.drop)
 	}
-	return x.selected(layer.root, m.Selector)
+	return selected(layer.root, m.Selector)
 }
 
 // selected is the path of a selector in a tree, links resolved inside of it.
-func (x *execJob) selected(root, selector string) (string, error) {
+func selected(root, selector string) (string, error) {
 	if selector == "" {
 		return root, nil
 	}
