@@ -2,15 +2,12 @@ package session
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/zbuild/zbuild/config"
-	"github.com/zbuild/zbuild/internal/scratch"
 	"github.com/zbuild/zbuild/internal/sshagent"
 )
 
@@ -67,14 +64,9 @@ func (s *Session) agentSocket(ctx context.Context, ssh config.SSH) (socket strin
 	if err != nil {
 		return "", nil, err
 	}
-	dir, remove, err := scratch.New("ssh")
+	socket, stop, err := a.Serve(ctx)
 	if err != nil {
-		return "", nil, err
+		return "", nil, fmt.Errorf("serving the SSH agent %q: %w", ssh.ID, err)
 	}
-	socket = filepath.Join(dir, "agent")
-	stop, err := a.Listen(ctx, socket)
-	if err != nil {
-		return "", nil, errors.Join(err, remove())
-	}
-	return socket, func() { stop(); _ = remove() }, nil
+	return socket, func() { _ = stop() }, nil // the next start removes what stays
 }

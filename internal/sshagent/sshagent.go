@@ -14,11 +14,14 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
+
+	"github.com/zbuild/zbuild/internal/scratch"
 )
 
 // Agent is an agent to forward, or a set of keys. It has no connections of its
@@ -84,9 +87,9 @@ func readKey(p string, info fs.FileInfo) (any, error) {
 	return key, nil
 }
 
-// Listen serves the agent on a Unix socket, which must not exist, until stop is
+// listen serves the agent on a Unix socket, which must not exist, until stop is
 // called.
-func (a *Agent) Listen(ctx context.Context, socket string) (stop func(), err error) {
+func (a *Agent) listen(ctx context.Context, socket string) (stop func(), err error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", socket)
 	if err != nil {
 		return nil, err
@@ -107,6 +110,22 @@ func (a *Agent) Listen(ctx context.Context, socket string) (stop func(), err err
 		_ = l.Close()
 		wg.Wait()
 	}, nil
+}
+
+// Serve serves the agent on a Unix socket until stop is called. The socket is in a
+// directory of its own, for its path must be short; an error of stop says that the
+// directory stays.
+func (a *Agent) Serve(ctx context.Context) (socket string, stop func() error, err error) {
+	dir, remove, err := scratch.New("ssh")
+	if err != nil {
+		return "", nil, err
+	}
+	socket = filepath.Join(dir, "agent")
+	end, err := a.listen(ctx, socket)
+	if err != nil {
+		return "", nil, errors.Join(err, remove())
+	}
+	return socket, func() error { end(); return remove() }, nil
 }
 
 // serve answers one connection until it is closed or the context is canceled.

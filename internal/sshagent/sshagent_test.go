@@ -46,12 +46,18 @@ func newKey(t *testing.T, passphrase string) (path string, public ssh.PublicKey)
 // dial serves an agent and connects to it.
 func dial(t *testing.T, a *sshagent.Agent) (client agent.ExtendedAgent, socket string) {
 	t.Helper()
-	socket = filepath.Join(t.TempDir(), "s")
-	stop, err := a.Listen(t.Context(), socket)
+	socket, stop, err := a.Serve(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(stop)
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Lstat(socket); err == nil {
+			t.Errorf("%s is left", socket)
+		}
+	})
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/zbuild/zbuild/internal/remote"
-	"github.com/zbuild/zbuild/internal/scratch"
 	"github.com/zbuild/zbuild/runner"
 )
 
@@ -108,16 +107,10 @@ func (e *Engine) agentSocket(job runner.Job) func(context.Context, string) (stri
 		if err != nil {
 			return "", nil, err
 		}
-		// The path of a socket must be short; that of the run directory need not be.
-		dir, remove, err := scratch.New("ssh")
+		socket, stop, err := agent.Serve(ctx)
 		if err != nil {
-			return "", nil, err
-		}
-		stop, err := agent.Listen(ctx, filepath.Join(dir, "agent"))
-		if err != nil {
-			_ = remove()
 			return "", nil, fmt.Errorf("serving the SSH agent %q: %w", id, err)
 		}
-		return filepath.Join(dir, "agent"), func() { stop(); _ = remove() }, nil
+		return socket, func() { _ = stop() }, nil // the next start removes what stays
 	}
 }

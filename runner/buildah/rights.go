@@ -22,7 +22,6 @@ import (
 	"golang.org/x/sys/unix"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 
-	"github.com/zbuild/zbuild/internal/scratch"
 	"github.com/zbuild/zbuild/internal/sshagent"
 	"github.com/zbuild/zbuild/planner"
 )
@@ -194,18 +193,11 @@ func (x *execJob) sshMount(ctx context.Context, m *pb.Mount) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// The path of a socket must be short; that of the bundle need not be.
-	dir, remove, err := scratch.New("ssh")
-	if err != nil {
-		return "", err
-	}
-	x.undo = append(x.undo, func() { _ = remove() })
-	socket := filepath.Join(dir, "agent")
-	stop, err := agent.Listen(ctx, socket)
+	socket, stop, err := agent.Serve(ctx)
 	if err != nil {
 		return "", fmt.Errorf("serving the SSH agent %q: %w", id, err)
 	}
-	x.undo = append(x.undo, stop)
+	x.undo = append(x.undo, func() { _ = stop() }) // the next start removes what stays
 	mode := os.FileMode(opt.Mode).Perm()
 	return socket, errors.Join(os.Chown(socket, int(opt.Uid), int(opt.Gid)), os.Chmod(socket, mode))
 }
