@@ -16,7 +16,7 @@ import (
 	"github.com/docker/buildx/util/buildflags"
 	"github.com/docker/go-units"
 	"github.com/hashicorp/hcl/v2"
-	"go.yaml.in/yaml/v3"
+	"go.yaml.in/yaml/v3" // as bake reads x-bake with; all else is read with compose-go's
 )
 
 // composeTargets makes a target of every service that is built, and the group

@@ -22,11 +22,7 @@ import (
 // base image that cannot be had is told from a mistake by CauseOf. The same
 // project, options, files and images give the same plan and diagnostics.
 func Build(ctx context.Context, project *config.Project, opt Options) (*Plan, hcl.Diagnostics) {
-	opt = opt.withDefaults(project)
-	s := &session{
-		ctx: ctx, project: project, opt: opt,
-		files: newFiles(opt), images: newImages(ctx, opt.Images), remotes: newRemotes(ctx, opt), caps: newCapabilities(), dockerfiles: make(map[string]*parsed),
-	}
+	s := newSession(ctx, project, opt)
 	units, diags := s.units()
 	if !diags.HasErrors() {
 		s.planAll(units)

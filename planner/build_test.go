@@ -70,7 +70,7 @@ func TestDeterministic(t *testing.T) {
 		w := newWorld(t, monorepo)
 		monorepoTargets(w)
 		w.opt.Jobs = jobs
-		return dump(t, w.plan())
+		return dump(w.plan())
 	}
 	want := plan(1)
 	for range 5 {
@@ -128,7 +128,7 @@ func TestMonorepo(t *testing.T) {
 	w := newWorld(t, monorepo)
 	monorepoTargets(w)
 	p := w.plan()
-	golden(t, "monorepo.golden", dump(t, p))
+	golden(t, "monorepo.golden", dump(p))
 	if got := names(p, "RUN GOOS"); len(got) != 4 {
 		t.Errorf("%d builds, want one per service and platform: %q", len(got), got)
 	}

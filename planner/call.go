@@ -64,11 +64,7 @@ func (a *Answer) WriteText(w io.Writer) error { return a.text(w) }
 // Files that were read. The diagnostics are about what kept the frontend from being asked, such as a
 // Dockerfile that is not there; what it has to say of a Dockerfile is an answer.
 func Call(ctx context.Context, project *config.Project, methods map[string]Method, opt Options) ([]Answer, *Plan, hcl.Diagnostics) {
-	opt = opt.withDefaults(project)
-	s := &session{
-		ctx: ctx, project: project, opt: opt,
-		files: newFiles(opt), images: newImages(ctx, opt.Images), remotes: newRemotes(ctx, opt), caps: newCapabilities(), dockerfiles: make(map[string]*parsed),
-	}
+	s := newSession(ctx, project, opt)
 	units, diags := s.units()
 	plan := &Plan{Sources: map[string][]byte{}}
 	maps.Copy(plan.Sources, project.Sources)
@@ -139,12 +135,7 @@ func (s *session) planLinked(units []*unit) {
 // ask asks the frontend about the target. Of several platforms it is the first,
 // as it is for buildx.
 func (u *unit) ask(method Method) (a Answer, ok bool) {
-	defer func() {
-		if p := recover(); p != nil {
-			u.errorf(u.cfg.At("dockerfile"), "The Dockerfile frontend failed",
-				"This is a bug, not your mistake: %v. Please report it, with %s.", p, u.name)
-		}
-	}()
+	defer u.reportPanic()
 	a.Target = u.cfg.Name
 	if u.failed {
 		return a, false

@@ -178,7 +178,7 @@ func (o *outline) mentions(ref string) []need {
 			if n.stage >= 0 || n.name == scratch {
 				continue
 			}
-			if named, err := reference.ParseNormalizedNamed(n.name); err == nil && reference.TagNameOnly(named).String() == ref {
+			if normalRef(n.name) == ref {
 				out = append(out, n)
 			}
 		}

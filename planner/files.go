@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/containerd/containerd/v2/defaults"
 
@@ -37,46 +36,25 @@ type files struct {
 	dir  string // names are relative to it
 	read func(string) ([]byte, error)
 
-	mu    sync.Mutex
-	known map[string]*file
+	known memo[string, []byte]
 }
 
-type file struct {
-	once sync.Once
-	data []byte
-	err  error
-}
-
-func newFiles(opt Options) *files {
-	return &files{dir: opt.Dir, read: opt.ReadFile, known: make(map[string]*file)}
-}
+func newFiles(opt Options) *files { return &files{dir: opt.Dir, read: opt.ReadFile} }
 
 func (f *files) get(path string) ([]byte, error) {
 	path = filepath.Clean(path)
-	f.mu.Lock()
-	x := f.known[path]
-	if x == nil {
-		x = &file{}
-		f.known[path] = x
-	}
-	f.mu.Unlock()
-	x.once.Do(func() {
-		x.data, x.err = f.read(path)
-		if x.err == nil && len(x.data) > maxFile {
-			x.data, x.err = nil, &fs.PathError{Op: "read", Path: path, Err: errTooLarge}
+	return f.known.get(path, func() ([]byte, error) {
+		data, err := f.read(path)
+		if err == nil && len(data) > maxFile {
+			return nil, &fs.PathError{Op: "read", Path: path, Err: errTooLarge}
 		}
+		return data, err
 	})
-	return x.data, x.err
 }
 
 // list is every file that was asked for, sorted.
 func (f *files) list() []string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	var out []string
-	for path := range f.known {
-		out = append(out, path)
-	}
+	out := f.known.keys()
 	slices.Sort(out)
 	return out
 }

@@ -41,12 +41,7 @@ type conversion struct {
 // What goes wrong becomes a diagnostic, also if it is a panic of the frontend:
 // nobody's Dockerfile may end the process.
 func (r *run) convert(opts map[string]string) {
-	defer func() {
-		if p := recover(); p != nil {
-			r.u.errorf(r.u.cfg.At("dockerfile"), "The Dockerfile frontend failed",
-				"This is a bug, not your mistake: %v. Please report it, with %s.", p, r.u.name)
-		}
-	}()
+	defer r.u.reportPanic()
 	c, err := r.frontend(opts)
 	if err != nil {
 		r.reportError(err)

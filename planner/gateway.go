@@ -66,13 +66,12 @@ func newCapabilities() capabilities {
 	return capabilities{llb: llbCaps(), frontend: gwpb.Caps.CapSet(gwpb.Caps.All())}
 }
 
-// llbCaps is the part of LLB that engines are asked for.
+// llbCaps is the part of LLB that engines are asked for. None has the operation that only
+// passes on its input.
 func llbCaps() apicaps.CapSet {
 	var caps []*apicapspb.APICap
 	for _, c := range pb.Caps.All() {
-		switch apicaps.CapID(c.ID) {
-		case pb.CapPassthroughOp:
-		default:
+		if apicaps.CapID(c.ID) != pb.CapPassthroughOp {
 			caps = append(caps, c)
 		}
 	}

@@ -167,15 +167,6 @@ func text(diags hcl.Diagnostics) string {
 	return b.String()
 }
 
-func dump(t testing.TB, p *Plan) string {
-	t.Helper()
-	var b strings.Builder
-	if err := Dump(&b, p); err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
-}
-
 // golden compares with a file of testdata.
 func golden(t *testing.T, name, got string) {
 	t.Helper()

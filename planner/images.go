@@ -32,8 +32,7 @@ type images struct {
 	// failure, and would make it a matter of chance what the others see.
 	ctx context.Context
 
-	mu    sync.Mutex
-	known map[imageKey]*imageEntry
+	known memo[imageKey, *BaseImage]
 }
 
 type imageKey struct {
@@ -42,14 +41,8 @@ type imageKey struct {
 	explicit bool
 }
 
-type imageEntry struct {
-	once sync.Once
-	img  *BaseImage
-	err  error
-}
-
 func newImages(ctx context.Context, from Images) *images {
-	return &images{from: from, ctx: ctx, known: make(map[imageKey]*imageEntry)}
+	return &images{from: from, ctx: ctx}
 }
 
 func (im *images) resolve(req ImageRequest) (*BaseImage, error) {
@@ -57,25 +50,16 @@ func (im *images) resolve(req ImageRequest) (*BaseImage, error) {
 		ref: req.Ref, platform: platforms.FormatAll(req.Platform), pull: string(req.Pull),
 		registry: req.DefaultRegistry, explicit: req.Explicit, layout: req.Layout,
 	}
-	im.mu.Lock()
-	e := im.known[key]
-	if e == nil {
-		e = &imageEntry{}
-		im.known[key] = e
-	}
-	im.mu.Unlock()
-	e.once.Do(func() {
+	return im.known.get(key, func() (*BaseImage, error) {
 		img, err := im.from.Resolve(im.ctx, req)
 		if err == nil {
 			img, err = checkImage(img, req)
 		}
 		if err != nil {
-			e.err = &imageError{ref: req.Ref, platform: req.Platform, err: err}
-			return
+			return nil, &imageError{ref: req.Ref, platform: req.Platform, err: err}
 		}
-		e.img = img
+		return img, nil
 	})
-	return e.img, e.err
 }
 
 // checkImage completes what an engine says of an image.

@@ -27,7 +27,7 @@ func step(t *testing.T, p *Plan, prefix string) *Step {
 		}
 	}
 	if found == nil {
-		t.Fatalf("no step begins with %q:\n%s", prefix, dump(t, p))
+		t.Fatalf("no step begins with %q:\n%s", prefix, dump(p))
 	}
 	return found
 }
@@ -99,7 +99,7 @@ CMD ["serve"]
 		t.Ulimits = []string{"nofile=1024:2048"}
 		t.ExtraHosts = map[string]string{"b.local": "10.0.0.2", "a.local": "10.0.0.1"}
 	})
-	golden(t, "language.golden", dump(t, w.plan()))
+	golden(t, "language.golden", dump(w.plan()))
 }
 
 func TestLocalsAreShared(t *testing.T) {
@@ -318,7 +318,7 @@ RUN --mount=type=secret,id=s --mount=type=bind,source=x,target=/z --mount=type=c
 	w.target("with", func(t *config.Target) { t.Dockerfile = root + "/with/Dockerfile" })
 	p := w.plan()
 	if got := names(p, "RUN"); len(got) != 1 {
-		t.Fatalf("RUN stands %d times:\n%s", len(got), dump(t, p))
+		t.Fatalf("RUN stands %d times:\n%s", len(got), dump(p))
 	}
 	var dests []string
 	for _, m := range step(t, p, "RUN").Op.GetExec().Mounts {

@@ -187,15 +187,18 @@ func (c *canonicalizer) materialize(d *draft) error {
 
 // copyOf is the tree that a build context has.
 func (c *canonicalizer) copyOf(in edge, lines []lineRange) (edge, error) {
-	d := &draft{
-		op: &pb.Op{Op: &pb.Op_File{File: &pb.FileOp{Actions: []*pb.FileAction{{
-			Input: -1, SecondaryInput: 0, Output: 0,
-			Action: &pb.FileAction_Copy{Copy: &pb.FileActionCopy{
-				Src: "/", Dest: "/", Mode: -1, Timestamp: -1, DirCopyContents: true, CreateDestPath: true,
-			}},
-		}}}}},
-		inputs: []edge{in}, lines: lines, name: "COPY " + c.r.u.files.name(in.v.local.Dir),
-	}
+	return c.copied(in, &draft{lines: lines, name: "COPY " + c.r.u.files.name(in.v.local.Dir)}, &pb.FileActionCopy{})
+}
+
+// copied copies a build context, or what the copy says of it, into a tree of its own,
+// of which the draft says the rest.
+func (c *canonicalizer) copied(in edge, d *draft, what *pb.FileActionCopy) (edge, error) {
+	what.Src, what.Dest, what.Mode, what.Timestamp = "/", "/", -1, -1
+	what.DirCopyContents, what.CreateDestPath = true, true
+	d.inputs = []edge{in}
+	d.op = &pb.Op{Op: &pb.Op_File{File: &pb.FileOp{Actions: []*pb.FileAction{{
+		Input: -1, SecondaryInput: 0, Output: 0, Action: &pb.FileAction_Copy{Copy: what},
+	}}}}}
 	v, err := c.finish(d)
 	if err != nil {
 		return edge{}, err

@@ -57,6 +57,8 @@ type unsupportedError struct {
 	at      *hcl.Range // nil if nobody knows
 }
 
+func (e *unsupportedError) Error() string { return e.feature + " is not available yet" }
+
 // layoutError is a context in an OCI layout that cannot be had.
 type layoutError struct {
 	context string
@@ -73,8 +75,6 @@ type forbiddenError struct {
 
 func (e *forbiddenError) Error() string { return e.what + " is not allowed" }
 
-func (e *unsupportedError) Error() string { return e.feature + " is not available yet" }
-
 // report notes a diagnostic. It may be called from several goroutines.
 func (u *unit) report(d *hcl.Diagnostic) {
 	u.diagMu.Lock()
@@ -87,6 +87,14 @@ func (u *unit) report(d *hcl.Diagnostic) {
 
 func (u *unit) errorf(at *hcl.Range, summary, detail string, args ...any) {
 	u.report(&hcl.Diagnostic{Severity: hcl.DiagError, Subject: at, Summary: summary, Detail: fmt.Sprintf(detail, args...)})
+}
+
+// reportPanic reports a panic of the frontend. It is to be deferred.
+func (u *unit) reportPanic() {
+	if p := recover(); p != nil {
+		u.errorf(u.cfg.At("dockerfile"), "The Dockerfile frontend failed",
+			"This is a bug, not your mistake: %v. Please report it, with %s.", p, u.name)
+	}
 }
 
 // contextRange is where a named context is written.

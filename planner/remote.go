@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/moby/buildkit/solver/pb"
@@ -34,31 +33,11 @@ type remotes struct {
 	ctx context.Context
 	opt Options
 
-	mu    sync.Mutex
-	known map[string]*remoteEntry
+	files memo[string, *remote.File]
+	trees memo[string, *remote.Tree]
 }
 
-type remoteEntry struct {
-	once sync.Once
-	file *remote.File
-	tree *remote.Tree
-	err  error
-}
-
-func newRemotes(ctx context.Context, opt Options) *remotes {
-	return &remotes{ctx: ctx, opt: opt, known: make(map[string]*remoteEntry)}
-}
-
-func (r *remotes) entry(key string) *remoteEntry {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	e := r.known[key]
-	if e == nil {
-		e = &remoteEntry{}
-		r.known[key] = e
-	}
-	return e
-}
+func newRemotes(ctx context.Context, opt Options) *remotes { return &remotes{ctx: ctx, opt: opt} }
 
 func (r *remotes) fetcher() (*remote.Fetcher, error) {
 	if r.opt.Remotes == nil {
@@ -69,28 +48,24 @@ func (r *remotes) fetcher() (*remote.Fetcher, error) {
 
 // file pins a file for a target, with the target's credentials.
 func (r *remotes) file(want remote.File, t *config.Target) (*remote.File, error) {
-	e := r.entry(fmt.Sprintf("%#v %v", want, t.Secrets))
-	e.once.Do(func() {
+	return r.files.get(fmt.Sprintf("%#v %v", want, t.Secrets), func() (*remote.File, error) {
 		f, err := r.fetcher()
-		if err == nil {
-			e.file, err = f.Resolve(r.ctx, want, r.auth(t))
+		if err != nil {
+			return nil, err
 		}
-		e.err = err
+		return f.Resolve(r.ctx, want, r.auth(t))
 	})
-	return e.file, e.err
 }
 
 // tree pins a tree for a target, with the target's credentials.
 func (r *remotes) tree(want remote.Tree, t *config.Target) (*remote.Tree, error) {
-	e := r.entry(fmt.Sprintf("%#v %v %v", want, t.Secrets, t.SSH))
-	e.once.Do(func() {
+	return r.trees.get(fmt.Sprintf("%#v %v %v", want, t.Secrets, t.SSH), func() (*remote.Tree, error) {
 		f, err := r.fetcher()
-		if err == nil {
-			e.tree, err = f.ResolveTree(r.ctx, want, r.auth(t))
+		if err != nil {
+			return nil, err
 		}
-		e.err = err
+		return f.ResolveTree(r.ctx, want, r.auth(t))
 	})
-	return e.tree, e.err
 }
 
 // auth are the credentials of a target.

@@ -172,9 +172,7 @@ func (c *canonicalizer) scanUsed(d *draft, m *pb.Mount) error {
 	if len(used) == 0 {
 		return nil
 	}
-	cp := &pb.FileActionCopy{
-		Src: "/", Dest: "/", Mode: -1, Timestamp: -1, DirCopyContents: true, CreateDestPath: true, AllowEmptyWildcard: true,
-	}
+	cp := &pb.FileActionCopy{AllowEmptyWildcard: true}
 	for _, p := range used {
 		if p = path.Clean("/" + p); p == "/" {
 			cp.IncludePatterns = nil
@@ -184,19 +182,11 @@ func (c *canonicalizer) scanUsed(d *draft, m *pb.Mount) error {
 	}
 	slices.Sort(cp.IncludePatterns)
 	in := d.inputs[m.Input]
-	tree := &draft{
-		op: &pb.Op{Op: &pb.Op_File{File: &pb.FileOp{Actions: []*pb.FileAction{{
-			Input: -1, SecondaryInput: 0, Output: 0, Action: &pb.FileAction_Copy{Copy: cp},
-		}}}}},
-		inputs: []edge{in}, name: "what is taken of " + c.r.u.files.name(in.v.local.Dir),
+	tree, err := c.copied(in, &draft{name: "what is taken of " + c.r.u.files.name(in.v.local.Dir)}, cp)
+	if err == nil {
+		d.inputs[m.Input] = tree
 	}
-	v, err := c.finish(tree)
-	if err != nil {
-		return err
-	}
-	c.mark(v, tree, "", nil)
-	d.inputs[m.Input] = edge{v: v}
-	return nil
+	return err
 }
 
 // reportGenerator reports a generator that cannot be had.

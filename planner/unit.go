@@ -16,7 +16,7 @@ import (
 	"github.com/zbuild/zbuild/internal/remote"
 )
 
-// session is the state of one Build.
+// session is the state of one Build or Call.
 type session struct {
 	ctx     context.Context
 	project *config.Project
@@ -26,27 +26,20 @@ type session struct {
 	remotes *remotes
 	caps    capabilities
 
-	mu          sync.Mutex
-	dockerfiles map[string]*parsed // by name
+	dockerfiles memo[string, *dockerfile] // by name
 }
 
-type parsed struct {
-	once sync.Once
-	file *dockerfile
-	err  error
+func newSession(ctx context.Context, project *config.Project, opt Options) *session {
+	opt = opt.withDefaults(project)
+	return &session{
+		ctx: ctx, project: project, opt: opt,
+		files: newFiles(opt), images: newImages(ctx, opt.Images), remotes: newRemotes(ctx, opt), caps: newCapabilities(),
+	}
 }
 
 // dockerfile parses a Dockerfile once for all targets that have it.
 func (s *session) dockerfile(name string, text []byte) (*dockerfile, error) {
-	s.mu.Lock()
-	p := s.dockerfiles[name]
-	if p == nil {
-		p = &parsed{}
-		s.dockerfiles[name] = p
-	}
-	s.mu.Unlock()
-	p.once.Do(func() { p.file, p.err = parseDockerfile(name, text) })
-	return p.file, p.err
+	return s.dockerfiles.get(name, func() (*dockerfile, error) { return parseDockerfile(name, text) })
 }
 
 // unit is a target while it is being planned. It is written to by the goroutine

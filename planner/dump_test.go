@@ -1,10 +1,8 @@
 package planner
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -12,10 +10,9 @@ import (
 	"github.com/containerd/platforms"
 )
 
-// Dump writes all of a plan as text, for tests and for those who look for a bug.
-// Equal plans have equal dumps. The format may change with any release.
-func Dump(w io.Writer, p *Plan) error {
-	d := &dumper{w: bufio.NewWriter(w), number: make(map[*Step]int)}
+// dump is all of a plan as text: equal plans have equal dumps.
+func dump(p *Plan) string {
+	d := &dumper{number: make(map[*Step]int)}
 	for i, s := range p.Steps {
 		d.number[s] = i
 	}
@@ -28,15 +25,15 @@ func Dump(w io.Writer, p *Plan) error {
 	for _, s := range p.Steps {
 		d.step(s)
 	}
-	return d.w.Flush()
+	return d.text.String()
 }
 
 type dumper struct {
-	w      *bufio.Writer // remembers the first error
+	text   strings.Builder
 	number map[*Step]int
 }
 
-func (d *dumper) printf(format string, args ...any) { fmt.Fprintf(d.w, format, args...) }
+func (d *dumper) printf(format string, args ...any) { fmt.Fprintf(&d.text, format, args...) }
 
 // list prints an attribute that may have no values.
 func (d *dumper) list(name string, values []string) {
