@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -155,8 +154,7 @@ func (a *app) withCache(do func(context.Context, *runner.DirCache, runner.Snapsh
 	if !ok {
 		return errors.Join(errors.New("this engine keeps no cache of its own"), engine.Close())
 	}
-	cache := runner.NewDirCache(filepath.Join(engine.StateDir(), "cache"))
-	return errors.Join(do(ctx, cache, store), engine.Close())
+	return errors.Join(do(ctx, session.StepCache(engine), store), engine.Close())
 }
 
 // Run shows.

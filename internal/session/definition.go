@@ -125,7 +125,7 @@ func (s *Session) readURL(ctx context.Context, f *remote.Fetcher, address string
 func readDefinition(r io.Reader) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(r, maxDefinition+1))
 	if err == nil && len(text) > maxDefinition {
-		err = errors.New("a build file behind a URL may have 2 MB")
+		err = errors.New("it is larger than 2 MB, and a build file behind a URL that large is not read")
 	}
 	return text, err
 }

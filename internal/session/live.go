@@ -96,7 +96,7 @@ func (l *live) generate(ctx context.Context, o order) outcome {
 	start := l.s.opt.Now()
 	l.s.number++
 	l.begin(nil)
-	engine, err := l.s.images.engine(ctx)
+	engine, err := l.s.engine.get(ctx)
 	if err != nil {
 		if out.canceled = ctx.Err() != nil; !out.canceled {
 			out.fatal = err
@@ -398,7 +398,7 @@ func (l *live) settle(g *Generation, targets []string, prints map[string]runner.
 	}
 	named := make(map[string]bool)
 	for _, t := range g.Result.Targets {
-		if t.Image != nil && len(g.Result.Failures) > 0 {
+		if t.Image != nil {
 			l.built[t.Name], named[t.Name] = prints[t.Name], true
 			delete(l.failed, t.Name)
 		}
@@ -453,16 +453,6 @@ func (l *live) matters(ctx context.Context, b watch.Batch) bool {
 	return slices.ContainsFunc(b.Paths, w.scope.watchesToo)
 }
 
-// watchesToo reports whether a path is watched although no step reads it.
-func (sc *scope) watchesToo(path string) bool {
-	for _, t := range sc.targets {
-		if t.watchesToo(path) {
-			return true
-		}
-	}
-	return false
-}
-
 // names are the changed paths as people call them, without those that have come
 // and gone.
 func (l *live) names(b watch.Batch) []string {
@@ -491,6 +481,3 @@ func (l *live) waiting() Waiting {
 	}
 	return w
 }
-
-// errSuperseded is the cause of a generation that was stopped for a newer one.
-var errSuperseded = errors.New("superseded by a newer change")

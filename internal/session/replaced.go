@@ -58,7 +58,7 @@ func (r *replaced) note(result *runner.Result) {
 // prune removes the images that were replaced. What is in use is tried again after the
 // next generation; what cannot be removed is somebody else's business.
 func (l *live) prune(ctx context.Context) {
-	engine, err := l.s.images.engine(ctx)
+	engine, err := l.s.engine.get(ctx)
 	if err != nil {
 		return
 	}

@@ -217,6 +217,16 @@ func (sc *scope) concerned(target string, paths []string, memory *source.Memory)
 	return out
 }
 
+// watchesToo reports whether a path is watched although no step reads it.
+func (sc *scope) watchesToo(path string) bool {
+	for _, t := range sc.targets {
+		if t.watchesToo(path) {
+			return true
+		}
+	}
+	return false
+}
+
 // watchesToo reports whether a path is one of those that are watched although no
 // step reads them.
 func (t *targetScope) watchesToo(path string) bool {

@@ -82,7 +82,7 @@ type Options struct {
 // time.
 type Session struct {
 	opt    Options
-	images *images
+	engine *lazyEngine
 	number int
 
 	mu    sync.Mutex
@@ -99,7 +99,7 @@ func New(opt Options) *Session {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	return &Session{opt: opt, images: &images{opt: &opt}}
+	return &Session{opt: opt, engine: &lazyEngine{opt: &opt}}
 }
 
 type discard struct{}
@@ -244,11 +244,11 @@ func (s *Session) planWith(ctx context.Context, g *Generation, read func(string)
 
 func (s *Session) plannerOptions(g *Generation) planner.Options {
 	return planner.Options{
-		Images: s.images,
+		Images: s.engine,
 		Jobs:   s.jobs(g),
 		Dir:    s.opt.Load.Dir,
 
-		Remotes: s.images.fetcher, Devices: s.images.devices,
+		Remotes: s.engine.fetcher, Devices: s.engine.devices,
 		Secret: s.secret,
 		Agent:  s.agentSocket,
 	}
@@ -259,7 +259,7 @@ func (s *Session) planned(g *Generation, plan *planner.Plan, diags hcl.Diagnosti
 	g.Diagnostics = append(g.Diagnostics, diags...)
 	// Without an engine no base image could be had: that is one problem, and not
 	// one of each FROM.
-	if err := s.images.engineError(); err != nil {
+	if err := s.engine.problem(); err != nil {
 		g.Err = err
 		g.Diagnostics = nil
 	}
@@ -311,7 +311,7 @@ func (s *Session) ask(ctx context.Context, g *Generation, methods map[string]pla
 
 // hasher digests files, by an index that lives with the engine.
 func (s *Session) hasher(ctx context.Context) (*source.Hasher, error) {
-	engine, err := s.images.engine(ctx)
+	engine, err := s.engine.get(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -322,7 +322,7 @@ func (s *Session) hasher(ctx context.Context) (*source.Hasher, error) {
 // done. What goes wrong with it is told by who needs the engine.
 func (s *Session) openEarly(ctx context.Context) (wait func()) {
 	var opening sync.WaitGroup
-	opening.Go(func() { s.images.openEarly(ctx) })
+	opening.Go(func() { s.engine.openEarly(ctx) })
 	return opening.Wait
 }
 
@@ -330,9 +330,9 @@ func (s *Session) openEarly(ctx context.Context) (wait func()) {
 // opens the engine; wait returns when it is not being read.
 func (s *Session) indexEarly() (wait func()) {
 	var reading sync.WaitGroup
-	s.images.call(func(engine Engine) { reading.Go(func() { s.openIndex(engine) }) })
+	s.engine.onOpen(func(engine Engine) { reading.Go(func() { s.openIndex(engine) }) })
 	return func() {
-		s.images.call(nil)
+		s.engine.onOpen(nil)
 		reading.Wait()
 	}
 }
@@ -386,13 +386,13 @@ func (s *Session) look(ctx context.Context, g *Generation) {
 		g.Err = err
 		return
 	}
-	engine, err := s.images.engine(ctx)
+	engine, err := s.engine.get(ctx)
 	if err != nil {
 		g.Err = err
 		return
 	}
 	g.Preview, g.Err = runner.Look(ctx, g.Plan, runner.Options{
-		Engine: engine, Cache: runner.NewDirCache(filepath.Join(engine.StateDir(), "cache")), Hasher: hasher,
+		Engine: engine, Cache: StepCache(engine), Hasher: hasher,
 		Sink: s.opt.Sink, Now: s.opt.Now, Bucket: s.opt.Bucket,
 	})
 	s.saveIndex()
@@ -409,13 +409,13 @@ func (s *Session) run(ctx context.Context, g *Generation) {
 
 // runWith runs what was planned.
 func (s *Session) runWith(ctx context.Context, g *Generation, hasher *source.Hasher, memory *source.Memory) {
-	engine, err := s.images.engine(ctx)
+	engine, err := s.engine.get(ctx)
 	if err != nil {
 		g.Err = err
 		return
 	}
 	state := engine.StateDir()
-	cache := runner.NewDirCache(filepath.Join(state, "cache"))
+	cache := StepCache(engine)
 	cache.Now = s.opt.Now
 	blobs := filepath.Join(state, "blobs")
 	compressor := pack.NewCompressor(blobs, filepath.Join(blobs, "notes"))
@@ -447,6 +447,11 @@ func (s *Session) runWith(ctx context.Context, g *Generation, hasher *source.Has
 	}
 }
 
+// StepCache is what says which step has left what in an engine's store.
+func StepCache(engine Engine) *runner.DirCache {
+	return runner.NewDirCache(filepath.Join(engine.StateDir(), "cache"))
+}
+
 // evict brings the cache back under its limits. That it cannot be done fails
 // nothing: what was built is built.
 func (s *Session) evict(ctx context.Context, engine Engine, cache *runner.DirCache) {
@@ -466,4 +471,4 @@ func (s *Session) warn(err error) {
 }
 
 // Close releases the engine.
-func (s *Session) Close() error { return s.images.close() }
+func (s *Session) Close() error { return s.engine.close() }

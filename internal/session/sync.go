@@ -104,23 +104,3 @@ func syncFile(r config.SyncRule, p string) (SyncFile, bool) {
 	}
 	return SyncFile{From: p, To: path.Join(r.Target, filepath.ToSlash(rel)), Rule: r}, true
 }
-
-// onBusy is what the project says that a change does to a running generation; of
-// targets that say different things, one that wants to be waited for is.
-func (l *live) onBusy() config.OnBusy {
-	l.mu.Lock()
-	work := l.current
-	l.mu.Unlock()
-	if work == nil {
-		return config.OnBusyRestart
-	}
-	for _, t := range work.plan.Targets {
-		if w := t.Config.Watch; w != nil && w.OnBusy == config.OnBusyQueue {
-			return w.OnBusy
-		}
-	}
-	if w := work.scope.project.Watch; w != nil && w.OnBusy != "" {
-		return w.OnBusy
-	}
-	return config.OnBusyRestart
-}

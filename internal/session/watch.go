@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -164,6 +165,9 @@ func (c *control) changed(b watch.Batch) {
 	c.restart()
 }
 
+// errSuperseded is the cause of a generation that was stopped for a newer one.
+var errSuperseded = errors.New("superseded by a newer change")
+
 func (c *control) restart() {
 	if c.restarts++; c.restarts <= maxRestarts {
 		c.cancel(errSuperseded)
@@ -176,6 +180,26 @@ func (c *control) queues() bool {
 		return c.opt.OnBusy == config.OnBusyQueue
 	}
 	return c.l.onBusy() == config.OnBusyQueue
+}
+
+// onBusy is what the project says that a change does to a running generation; of
+// targets that say different things, one that wants to be waited for is.
+func (l *live) onBusy() config.OnBusy {
+	l.mu.Lock()
+	work := l.current
+	l.mu.Unlock()
+	if work == nil {
+		return config.OnBusyRestart
+	}
+	for _, t := range work.plan.Targets {
+		if w := t.Config.Watch; w != nil && w.OnBusy == config.OnBusyQueue {
+			return w.OnBusy
+		}
+	}
+	if w := work.scope.project.Watch; w != nil && w.OnBusy != "" {
+		return w.OnBusy
+	}
+	return config.OnBusyRestart
 }
 
 func (c *control) command(cmd Command) {
