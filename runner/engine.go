@@ -72,11 +72,10 @@ type Job struct {
 
 // ImageSpec says what an image is made of.
 type ImageSpec struct {
-	// Result is the snapshot that the image shows, Layers the snapshots whose
-	// differences are its layers above the base, lowest first; the last one is
-	// Result.
+	// Layers are the snapshots whose differences are the image's layers above the base,
+	// lowest first; the last one is what the image shows.
 	Layers []Snapshot
-	// Base is the image that the layers lie on; empty for scratch.
+	// Base is the image that the layers lie on; nil for scratch.
 	Base *planner.BaseImage
 	// Config is the image configuration as the frontend made it, without layers.
 	Config   []byte
@@ -140,7 +139,8 @@ type Engine interface {
 	Adopt(ctx context.Context, spec ImageSpec) error
 	// Commit makes an image of snapshots. It has no name yet.
 	Commit(ctx context.Context, spec ImageSpec) (*Image, error)
-	// Index makes a list of images for several platforms. It has no name yet.
+	// Index makes a list of images for several platforms, in planner.FormatOCI or
+	// planner.FormatDocker. It has no name yet.
 	Index(ctx context.Context, images []*Image, format string) (*Image, error)
 	// Tag gives an image its names, taking them from whatever had them before.
 	Tag(ctx context.Context, image *Image, names []string) error
@@ -165,7 +165,8 @@ type Engine interface {
 // that the engine was opened with.
 type Registry interface {
 	// Upload copies a bundle to a repository, where it can be had by its digest
-	// alone. What is there already is not copied again.
+	// alone. What is there already is not copied again. insecure, here and below, allows
+	// plain HTTP and unknown certificates.
 	Upload(ctx context.Context, b *pack.Bundle, repository string, insecure bool) error
 	// Publish gives a bundle that was uploaded to the name's repository that name.
 	Publish(ctx context.Context, b *pack.Bundle, name string, insecure bool) error

@@ -4,12 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"runtime"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	digest "github.com/opencontainers/go-digest"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/zbuild/zbuild/internal/source"
 	"github.com/zbuild/zbuild/planner"
@@ -26,17 +24,7 @@ type Fingerprint = digest.Digest
 func Fingerprints(ctx context.Context, plan *planner.Plan, hasher *source.Hasher, memory *source.Memory) (map[string]Fingerprint, error) {
 	k := newKeyer(hasher)
 	k.memory = memory
-	var g errgroup.Group
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	for _, step := range plan.Steps {
-		for _, s := range selections(step) {
-			g.Go(func() error {
-				_, _ = k.look(ctx, s) // the key says what is wrong with it
-				return nil
-			})
-		}
-	}
-	_ = g.Wait()
+	k.lookAll(ctx, plan.Steps)
 	keys := make(map[*planner.Step]digest.Digest, len(plan.Steps))
 	for _, step := range plan.Steps {
 		inputs := make([]digest.Digest, len(step.Inputs))

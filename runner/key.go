@@ -9,12 +9,14 @@ import (
 	"hash"
 	"io"
 	"path"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/zbuild/zbuild/internal/source"
@@ -230,6 +232,22 @@ func (k *keyer) look(ctx context.Context, s selection) (*source.Listing, error) 
 		}
 	})
 	return f.list, f.err
+}
+
+// lookAll looks at all that steps select of build contexts, on all cores: reading files is
+// what takes time, and keys depend on one another.
+func (k *keyer) lookAll(ctx context.Context, steps []*planner.Step) {
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for _, step := range steps {
+		for _, s := range selections(step) {
+			g.Go(func() error {
+				_, _ = k.look(ctx, s) // the key says what is wrong with it
+				return nil
+			})
+		}
+	}
+	_ = g.Wait()
 }
 
 // lookAgain says what a selection is by now, and from then on look does, too.

@@ -99,13 +99,24 @@ func (r *run) took(n *node) (out []Snapshot) {
 		if !n.selective(i) || in.Step.Image != nil {
 			continue
 		}
-		var s Snapshot
-		if have := r.nodes[in.Step].entry.Snapshots; in.Index < len(have) {
-			s = have[in.Index]
-		}
-		out = append(out, s)
+		out = append(out, r.at(in))
 	}
 	return out
+}
+
+// at is the result that an input stands for; empty as long as it is not at hand.
+func (r *run) at(in planner.Input) Snapshot {
+	if have := r.nodes[in.Step].entry.Snapshots; in.Index < len(have) {
+		return have[in.Index]
+	}
+	return ""
+}
+
+// wholly reports whether a step takes the result of another one as a whole that an input
+// stands for. Images are not among them: their layers are what their key says.
+func (n *node) wholly(input int) bool {
+	from := n.step.Inputs[input].Step
+	return !n.selective(input) && from.Local == nil && from.Image == nil
 }
 
 // selective reports whether of an input only selections are taken.
@@ -149,34 +160,19 @@ func (r *run) find(ctx context.Context, n *node) bool {
 	if n.noCache || n.unsure || n.keyErr != nil {
 		return false
 	}
-	for _, from := range r.bases(n) {
-		if len(from.entry.Snapshots) == 0 && !r.find(ctx, from) {
+	for i, in := range n.step.Inputs {
+		if from := r.nodes[in.Step]; n.wholly(i) && len(from.entry.Snapshots) == 0 && !r.find(ctx, from) {
 			return false
 		}
 	}
 	return r.take(ctx, n, n.id)
 }
 
-// bases are the steps whose results a step takes as a whole. Images are not among
-// them: their layers are what their key says.
-func (r *run) bases(n *node) (out []*node) {
-	for i, in := range n.step.Inputs {
-		if !n.selective(i) && in.Step.Local == nil && in.Step.Image == nil {
-			out = append(out, r.nodes[in.Step])
-		}
-	}
-	return out
-}
-
-// on are the results of those steps.
+// on are the results that a step takes as a whole.
 func (r *run) on(n *node) (out []Snapshot) {
 	for i, in := range n.step.Inputs {
-		if !n.selective(i) && in.Step.Local == nil && in.Step.Image == nil {
-			var s Snapshot
-			if have := r.nodes[in.Step].entry.Snapshots; in.Index < len(have) {
-				s = have[in.Index]
-			}
-			out = append(out, s)
+		if n.wholly(i) {
+			out = append(out, r.at(in))
 		}
 	}
 	return out
@@ -370,13 +366,7 @@ func (r *run) lease(ctx context.Context, n *node) (release func(), err error) {
 			}
 		}
 	})
-	if err != nil {
-		if ok {
-			release()
-		}
-		return nil, err
-	}
-	return release, nil
+	return release, err
 }
 
 // remember notes in the cache what a step has left.

@@ -17,7 +17,6 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/zbuild/zbuild/internal/event"
 	"github.com/zbuild/zbuild/internal/exporter"
 	"github.com/zbuild/zbuild/internal/pack"
 	"github.com/zbuild/zbuild/planner"
@@ -211,7 +210,7 @@ func (d *delivery) pushed() []*outgoing {
 func (r *run) upload(ctx context.Context, d *delivery) error {
 	for _, o := range d.pushed() {
 		if len(o.names) == 0 {
-			r.opt.Sink.Emit(event.Warning{Text: d.target.Name + " has no tags, so there is nothing to push it as", Time: r.opt.Now()})
+			r.warn(nil, fmt.Errorf("%s has no tags, so there is nothing to push it as", d.target.Name))
 		}
 		err := r.uploadOutput(ctx, d, o)
 		var origin *pack.OriginError

@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/zbuild/zbuild/config"
-	"github.com/zbuild/zbuild/internal/event"
 	"github.com/zbuild/zbuild/internal/pack"
 	"github.com/zbuild/zbuild/internal/stepcache"
 	"github.com/zbuild/zbuild/planner"
@@ -56,7 +55,7 @@ func (r *run) importCaches(ctx context.Context) {
 				return []string{fmt.Sprintf("%d steps", len(found[i]))}, err
 			})
 			if err != nil && ctx.Err() == nil {
-				r.opt.Sink.Emit(event.Warning{Text: fmt.Sprintf("the cache %s cannot be used: %v", name, err), Time: r.opt.Now()})
+				r.warn(nil, fmt.Errorf("the cache %s cannot be used: %w", name, err))
 			}
 			return nil
 		})
@@ -223,7 +222,7 @@ func (r *run) unpack(ctx context.Context, n *node, rec remoteRecord) (bool, erro
 				return false, context.Cause(ctx)
 			}
 			if _, known := r.useless.LoadOrStore(rec.from, true); !known {
-				r.opt.Sink.Emit(event.Warning{Step: n.step, Text: fmt.Sprintf("a cache cannot be used any further, and what it has is made here: %v", err), Time: r.opt.Now()})
+				r.warn(n, fmt.Errorf("a cache cannot be used any further, and what it has is made here: %w", err))
 			}
 			return false, errors.Join(errUseless, r.opt.Engine.Discard(ctx, snapshots...))
 		}
@@ -291,7 +290,7 @@ func (r *run) exportCaches(ctx context.Context, deliveries []*delivery) []error 
 			switch {
 			case err == nil, ctx.Err() != nil: // that it was stopped is said once
 			case isTrue(p.Attrs["ignore-error"]):
-				r.opt.Sink.Emit(event.Warning{Text: fmt.Sprintf("the cache %s was not written: %v", name, err), Time: r.opt.Now()})
+				r.warn(nil, fmt.Errorf("the cache %s was not written: %w", name, err))
 			default:
 				errs[i] = fmt.Errorf("exporting cache to %s: %w", name, err)
 			}

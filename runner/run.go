@@ -14,7 +14,6 @@ import (
 
 	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/zbuild/zbuild/config"
 	"github.com/zbuild/zbuild/internal/event"
@@ -188,14 +187,14 @@ func (r *run) run(ctx context.Context, result *Result) error {
 			break
 		}
 		if !r.letDown() {
-			r.opt.Sink.Emit(event.Warning{Text: "something removed from the store what this build uses; what is missing is made again", Time: r.opt.Now()})
+			r.warn(nil, errors.New("something removed from the store what this build uses; what is missing is made again"))
 		}
 		r.again(ctx, exports)
 		schedule(ctx, r.units(exports), r.opt.Jobs, r.opt.KeepGoing)
 	}
 	r.collect(result, exports)
 	if err := r.explain(result, begin); err != nil {
-		r.opt.Sink.Emit(event.Warning{Text: err.Error(), Time: r.opt.Now()})
+		r.warn(nil, err)
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -264,18 +263,7 @@ func (r *run) again(ctx context.Context, exports []*export) {
 
 // makeKeys gives every step its key, or the reason why it has none.
 func (r *run) makeKeys(ctx context.Context) {
-	// Reading files is what takes time; keys themselves depend on one another.
-	var g errgroup.Group
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	for _, n := range r.order {
-		for _, s := range selections(n.step) {
-			g.Go(func() error {
-				_, _ = r.keyer.look(ctx, s) // the key says what is wrong with it
-				return nil
-			})
-		}
-	}
-	_ = g.Wait()
+	r.keyer.lookAll(ctx, r.plan.Steps)
 	for _, n := range r.order {
 		r.identify(ctx, n)
 	}

@@ -11,8 +11,6 @@ import (
 	"sync"
 
 	digest "github.com/opencontainers/go-digest"
-
-	"github.com/zbuild/zbuild/internal/event"
 )
 
 // shares are the shared snapshots of one run. Its zero value has none.
@@ -58,7 +56,7 @@ func (r *run) share(ctx context.Context, key digest.Digest, name string, fill fu
 		if r.opt.Cache != nil {
 			e := Entry{Snapshots: []Snapshot{s}, Created: r.opt.Now().UTC(), Step: name}
 			if err := r.opt.Cache.Put(key, e); err != nil {
-				r.opt.Sink.Emit(event.Warning{Text: fmt.Sprintf("%s will not be found again: %v", name, err), Time: r.opt.Now()})
+				r.warn(nil, fmt.Errorf("%s will not be found again: %w", name, err))
 			}
 		}
 	}
@@ -73,7 +71,7 @@ func (r *run) sharedBefore(ctx context.Context, key digest.Digest) (Snapshot, bo
 	}
 	e, ok, err := r.opt.Cache.Get(key)
 	if err != nil {
-		r.opt.Sink.Emit(event.Warning{Text: err.Error(), Time: r.opt.Now()})
+		r.warn(nil, err)
 	}
 	if !ok || len(e.Snapshots) != 1 {
 		return "", false

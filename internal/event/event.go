@@ -68,9 +68,8 @@ type TaskStarted struct {
 
 // TaskDone ends the task with the same ID.
 type TaskDone struct {
-	ID     string
-	Cached bool
-	Err    error
+	ID  string
+	Err error
 	// Notes are lines about the result: "localhost/api:dev  sha256:…  3 layers, 12.3 MB".
 	Notes []string
 	Time  time.Time

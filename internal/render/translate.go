@@ -112,7 +112,7 @@ func (t *translator) stepDone(ss *client.SolveStatus, e event.StepDone) {
 }
 
 func (t *translator) taskDone(ss *client.SolveStatus, e event.TaskDone) {
-	t.done(ss, client.Vertex{Digest: task(e.ID), Name: e.ID}, e.Time, e.Cached, e.Err)
+	t.done(ss, client.Vertex{Digest: task(e.ID), Name: e.ID}, e.Time, false, e.Err)
 	at := e.Time
 	for _, note := range e.Notes {
 		ss.Statuses = append(ss.Statuses, &client.VertexStatus{
