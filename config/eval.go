@@ -147,7 +147,8 @@ var (
 	errBroken = errors.New("depends on something that failed")
 )
 
-// key is what failures are noted by: the block, or the name of a value.
+// valueKey is what the failure of a value is noted by: its name. That of a block is noted
+// by the block.
 type valueKey string
 
 // evaluation is what became of the items.

@@ -13,8 +13,8 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// items are blocks and attributes as hclparser shall see them, from any number
-// of files. It is an hcl.Body that ignores what it is not asked for.
+// items are blocks and attributes as they are evaluated, from any number of files. It is
+// an hcl.Body that ignores what it is not asked for.
 type items struct {
 	blocks []*hcl.Block
 	attrs  hcl.Attributes

@@ -79,7 +79,7 @@ func sbomOpt(attrs map[string]string) string {
 func (r *run) scan(c *dockerui.Client, res *dockerfile2llb.Result) (*pb.Definition, error) {
 	attrs, ok := r.u.sbomAttrs()
 	if !ok || c.SBOM == nil {
-		return nil, nil //nolint:nilnil // there is none
+		return nil, nil // there is none
 	}
 	platform := r.u.opt.Platform // of the machine that it runs on
 	scanner, err := sbom.CreateSBOMScanner(r.u.ctx, generators{r, attrs["generator"]}, c.SBOM.Generator, platform,

@@ -397,15 +397,15 @@ func (r *run) definition(x *export, steps []*planner.Step) (*pb.Definition, erro
 		if at := s.Location; at != nil {
 			i, ok := files[at.Filename]
 			if !ok {
-				i = int32(len(src.Infos)) //nolint:gosec // files of a plan
+				i = int32(len(src.Infos)) // files of a plan
 				files[at.Filename] = i
 				src.Infos = append(src.Infos, &pb.SourceInfo{Filename: filepath.Base(at.Filename), Data: r.plan.Sources[at.Filename], Language: "Dockerfile"})
 			}
 			src.Locations[string(renamed[s])] = &pb.Locations{Locations: []*pb.Location{{
 				SourceIndex: i,
 				Ranges: []*pb.Range{{
-					Start: &pb.Position{Line: int32(at.Start.Line)}, //nolint:gosec // lines of a file
-					End:   &pb.Position{Line: int32(at.End.Line)},   //nolint:gosec // lines of a file
+					Start: &pb.Position{Line: int32(at.Start.Line)}, // lines of a file
+					End:   &pb.Position{Line: int32(at.End.Line)},   // lines of a file
 				}},
 			}}}
 		}
@@ -429,7 +429,7 @@ var _ solver.ResultProxy = built{}
 func (built) ID() string { return "" }
 
 // Result is for solver.ResultProxy.
-func (built) Result(context.Context) (solver.CachedResult, error) { return nil, nil } //nolint:nilnil // there is none
+func (built) Result(context.Context) (solver.CachedResult, error) { return nil, nil } // there is none
 
 // Release is for solver.ResultProxy.
 func (built) Release(context.Context) error { return nil }

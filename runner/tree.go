@@ -201,7 +201,7 @@ func (r *run) writeTree(ctx context.Context, d *delivery, o *outgoing) error {
 	defer root.Close() //nolint:errcheck // a directory, only open
 	uid, gid := os.Getuid(), os.Getgid()
 	opt := fsutil.ReceiveOpt{Merge: true, Filter: func(_ string, st *fstypes.Stat) bool {
-		st.Uid, st.Gid = uint32(max(uid, 0)), uint32(max(gid, 0)) //nolint:gosec // never negative
+		st.Uid, st.Gid = uint32(max(uid, 0)), uint32(max(gid, 0)) // never negative
 		return true
 	}}
 	if o.spec.Tree.Delete {
@@ -255,7 +255,7 @@ func transfer(ctx context.Context, tree fsutil.FS, dest fsutil.Root, opt fsutil.
 
 // conn is one end of a connection within the process.
 type conn struct {
-	ctx context.Context //nolint:containedctx // what fsutil asks for
+	ctx context.Context // what fsutil asks for
 	in  <-chan []byte
 	out chan<- []byte
 }

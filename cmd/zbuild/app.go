@@ -265,10 +265,16 @@ func (a *app) ended(g *session.Generation) error {
 	case errors.Is(g.Err, errInterrupted), errors.As(g.Err, &exit):
 		return g.Err
 	case errors.As(g.Err, &engine):
-		if strings.Contains(engine.Error(), "zbuild doctor") {
-			return engine
-		}
-		return fmt.Errorf("%w\n'zbuild doctor' says more", engine)
+		return withDoctor(engine)
 	}
 	return a.diagnostics(g)
+}
+
+// withDoctor says of an engine that cannot be used what says more, unless that is said
+// already.
+func withDoctor(err *session.EngineError) error {
+	if strings.Contains(err.Error(), "zbuild doctor") {
+		return err
+	}
+	return fmt.Errorf("%w\n'zbuild doctor' says more", err)
 }

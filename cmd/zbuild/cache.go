@@ -148,7 +148,7 @@ func (a *app) withCache(do func(context.Context, *runner.DirCache, runner.Snapsh
 	case err != nil && ctx.Err() != nil:
 		return context.Cause(ctx)
 	case err != nil:
-		return &session.EngineError{Err: err}
+		return withDoctor(&session.EngineError{Err: err})
 	}
 	store, ok := engine.(runner.SnapshotStore)
 	if !ok {

@@ -233,6 +233,19 @@ func TestExitCode(t *testing.T) {
 	}
 }
 
+// Whoever is told of 'zbuild doctor' already is not told again.
+func TestWithDoctor(t *testing.T) {
+	for text, want := range map[string]string{
+		"no store": "no store\n'zbuild doctor' says more",
+		"the store cannot be opened; run 'zbuild doctor'": "the store cannot be opened; run 'zbuild doctor'",
+	} {
+		err := withDoctor(&session.EngineError{Err: errors.New(text)})
+		if err.Error() != want || exitCode(err) != exitUnusable {
+			t.Errorf("%q, code %d, want %q", err, exitCode(err), want)
+		}
+	}
+}
+
 func TestStyle(t *testing.T) {
 	for _, c := range []struct {
 		env  map[string]string

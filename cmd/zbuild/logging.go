@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -85,7 +86,7 @@ func (logrusHook) Levels() []logrus.Level { return logrus.AllLevels }
 func (h logrusHook) Fire(e *logrus.Entry) error {
 	attrs := make([]slog.Attr, 0, len(e.Data)+1)
 	attrs = append(attrs, slog.String("from", "library"))
-	for _, key := range sortedKeys(e.Data) {
+	for _, key := range slices.Sorted(maps.Keys(e.Data)) {
 		attrs = append(attrs, slog.Any(key, e.Data[key]))
 	}
 	level := slog.LevelDebug
@@ -94,13 +95,4 @@ func (h logrusHook) Fire(e *logrus.Entry) error {
 	}
 	h.to.LogAttrs(context.Background(), level, e.Message, attrs...)
 	return nil
-}
-
-func sortedKeys(fields logrus.Fields) []string {
-	keys := make([]string, 0, len(fields))
-	for key := range fields {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	return keys
 }

@@ -56,7 +56,7 @@ func warningsMetadata(g *session.Generation) []client.VertexWarning {
 			if i == 0 {
 				text += fmt.Sprintf(" (line %d)", lines[0])
 			}
-			w.Range = append(w.Range, &pb.Range{Start: &pb.Position{Line: int32(lines[0])}, End: &pb.Position{Line: int32(lines[1])}}) //nolint:gosec // lines of a file
+			w.Range = append(w.Range, &pb.Range{Start: &pb.Position{Line: int32(lines[0])}, End: &pb.Position{Line: int32(lines[1])}}) // lines of a file
 		}
 		w.Short = []byte(text)
 		if d.Subject != nil {

@@ -140,30 +140,35 @@ func (c *watchCmd) Run(a *app) error {
 	}
 	var engine *session.EngineError
 	if errors.As(err, &engine) {
-		return fmt.Errorf("%w\n'zbuild doctor' says more", engine)
+		return withDoctor(engine)
 	}
 	return err
 }
 
+// eventsFile is the absolute path of the file of --events; empty if events go nowhere, or
+// to standard output.
+func (c *watchCmd) eventsFile(dir string) string {
+	switch {
+	case c.Events == "" || c.Events == "-":
+		return ""
+	case filepath.IsAbs(c.Events):
+		return filepath.Clean(c.Events)
+	}
+	return filepath.Join(dir, c.Events)
+}
+
 // written knows the files that this process writes.
 func (c *watchCmd) written(dir string) func(string) bool {
-	if c.Events == "" || c.Events == "-" {
+	name := c.eventsFile(dir)
+	if name == "" {
 		return nil
-	}
-	name := c.Events
-	if !filepath.IsAbs(name) {
-		name = filepath.Join(dir, name)
 	}
 	return func(path string) bool { return path == name }
 }
 
 // openEvents opens the file of --events.
 func (c *watchCmd) openEvents(a *app) (*os.File, error) {
-	name := c.Events
-	if !filepath.IsAbs(name) {
-		name = filepath.Join(a.dir, name)
-	}
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	f, err := os.OpenFile(c.eventsFile(a.dir), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, usage(fmt.Errorf("--events: %w", err))
 	}

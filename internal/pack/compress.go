@@ -294,7 +294,7 @@ func (c *counter) Write(p []byte) (int, error) {
 
 // interruptible is a reader that ends with its context.
 type interruptible struct {
-	ctx context.Context //nolint:containedctx // a reader has no other way to have one
+	ctx context.Context // a reader has no other way to have one
 	r   io.Reader
 }
 

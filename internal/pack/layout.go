@@ -100,7 +100,7 @@ func putIndex(ctx context.Context, dir string, root ocispecs.Descriptor, names [
 	}
 	was, err := os.ReadFile(filepath.Join(dir, ocispecs.ImageIndexFile))
 	if err == nil {
-		err = os.WriteFile(filepath.Join(tmp, ocispecs.ImageIndexFile), was, 0o644) //nolint:gosec // everybody may read it
+		err = os.WriteFile(filepath.Join(tmp, ocispecs.ImageIndexFile), was, 0o644) // everybody may read it
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -168,5 +168,5 @@ func tagged(dir, tag string) (*ocispecs.Descriptor, error) {
 			}
 		}
 	}
-	return nil, nil //nolint:nilnil // there is none
+	return nil, nil // there is none
 }

@@ -166,7 +166,7 @@ func (f *Fetcher) openKept(ctx context.Context, d digest.Digest) (io.ReadCloser,
 
 // stoppable is a reader that ends with its context.
 type stoppable struct {
-	ctx context.Context //nolint:containedctx // a reader has no other way to have one
+	ctx context.Context // a reader has no other way to have one
 	r   io.Reader
 }
 

@@ -235,7 +235,7 @@ var errStalled = fmt.Errorf("the server has sent nothing for %s", patience)
 
 // lively is a reader that pushes a timer back as long as something comes.
 type lively struct {
-	ctx   context.Context //nolint:containedctx // it ends with the reader
+	ctx   context.Context // it ends with the reader
 	in    io.ReadCloser
 	timer *time.Timer
 	stop  func()

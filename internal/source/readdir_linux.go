@@ -179,7 +179,7 @@ func attrsOpen(o *beneath.File, f *File) error {
 }
 
 func fill(f *File, st *unix.Stat_t) {
-	f.Mode, f.Size, f.nlink = beneath.FileMode(st.Mode), st.Size, uint32(min(uint64(st.Nlink), math.MaxUint32)) //nolint:gosec,unconvert // bounded; the types differ by architecture
+	f.Mode, f.Size, f.nlink = beneath.FileMode(st.Mode), st.Size, uint32(min(uint64(st.Nlink), math.MaxUint32)) //nolint:unconvert // bounded; the types differ by architecture
 	f.UID, f.GID, f.Device = st.Uid, st.Gid, uint64(st.Rdev)                                                    //nolint:unconvert // the types differ by architecture
 	f.ID = identity{
 		Dev: uint64(st.Dev), Ino: st.Ino, Size: st.Size, //nolint:unconvert // the types differ by architecture

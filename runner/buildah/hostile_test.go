@@ -168,7 +168,7 @@ func TestSpecialFiles(t *testing.T) {
 	if !unshare.IsRootless() {
 		kinds["char"] = unix.S_IFCHR
 	}
-	number := int(unix.Mkdev(7, 99)) //nolint:gosec // a small number
+	number := int(unix.Mkdev(7, 99)) // a small number
 	for name, kind := range kinds {
 		if err := unix.Mknod(filepath.Join(dir, name), kind|0o640, number); err != nil {
 			t.Fatal(err)

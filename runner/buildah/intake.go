@@ -195,7 +195,7 @@ func (c *intake) file(f *source.File, target string, link func(*source.File) boo
 			return err
 		}
 	case !f.Mode.IsRegular():
-		if err := unix.Mknod(target, unixType(f.Mode)|0o600, int(f.Device)); err != nil { //nolint:gosec // the number that stat gave
+		if err := unix.Mknod(target, unixType(f.Mode)|0o600, int(f.Device)); err != nil { // the number that stat gave
 			return &fs.PathError{Op: "mknod", Path: target, Err: err}
 		}
 	case link != nil && link(f):

@@ -34,9 +34,9 @@ func modeChange(a *pb.FileActionCopy) (func(fs.FileMode) fs.FileMode, error) {
 		}
 		return set.Apply, nil
 	case a.Mode == -1:
-		return nil, nil //nolint:nilnil // no change
+		return nil, nil // no change
 	}
-	fixed := fs.FileMode(a.Mode).Perm() //nolint:gosec // the bits of a mode
+	fixed := fs.FileMode(a.Mode).Perm() // the bits of a mode
 	for bit, flag := range map[int32]fs.FileMode{unix.S_ISUID: fs.ModeSetuid, unix.S_ISGID: fs.ModeSetgid, unix.S_ISVTX: fs.ModeSticky} {
 		if a.Mode&bit != 0 {
 			fixed |= flag

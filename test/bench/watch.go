@@ -111,7 +111,7 @@ func (o *options) measureWatch(ctx context.Context, report *watchReport, name st
 // watch times edits of a workload. Each tool has a project of its own, so that none
 // works on the other's edit.
 func (b *bench) watch(ctx context.Context, w *workload, edits int) (r watchRun, err error) {
-	z, peer := b.tools[0].(*zbuild), b.tools[1].(*buildkit) //nolint:forcetypeassert // setUp made them
+	z, peer := b.tools[0].(*zbuild), b.tools[1].(*buildkit) // setUp made them
 	dirs := map[tool]string{z: filepath.Join(b.dir, w.name+"-watch"), peer: filepath.Join(b.dir, w.name+"-bake")}
 	for t, dir := range dirs {
 		if err := w.write(dir, b.registry); err != nil {
