@@ -110,7 +110,8 @@ func (v View) label(s *planner.Stage, multi, files bool) []string {
 	return out
 }
 
-// Mermaid draws the plan as a Mermaid flowchart.
+// Mermaid draws the plan as a Mermaid flowchart, which GitHub and others show in
+// Markdown.
 func (v View) Mermaid(w io.Writer, p *planner.Plan) error {
 	n := v.network(p)
 	out := bufio.NewWriter(w)

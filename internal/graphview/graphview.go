@@ -7,7 +7,6 @@ package graphview
 import (
 	"cmp"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"unicode"
@@ -23,16 +22,6 @@ type View struct {
 	// Steps draws the steps of each stage, too.
 	Steps bool
 }
-
-// Tree draws the plan as text, for people at a terminal.
-func Tree(w io.Writer, p *planner.Plan) error { return View{}.Tree(w, p) }
-
-// Mermaid draws the plan as a Mermaid flowchart, which GitHub and others show in
-// Markdown.
-func Mermaid(w io.Writer, p *planner.Plan) error { return View{}.Mermaid(w, p) }
-
-// DOT draws the plan in the language of Graphviz.
-func DOT(w io.Writer, p *planner.Plan) error { return View{}.DOT(w, p) }
 
 // image is what people call an image: without what goes without saying.
 func image(img *planner.BaseImage) string {

@@ -122,9 +122,9 @@ func TestGolden(t *testing.T) {
 		name string
 		draw func(io.Writer, *planner.Plan) error
 	}{
-		{"tree", Tree},
-		{"mermaid", Mermaid},
-		{"dot", DOT},
+		{"tree", View{}.Tree},
+		{"mermaid", View{}.Mermaid},
+		{"dot", View{}.DOT},
 		{"steps.tree", View{Steps: true}.Tree},
 		{"steps.mermaid", View{Steps: true}.Mermaid},
 		{"steps.dot", View{Steps: true}.DOT},
@@ -165,7 +165,7 @@ func golden(t *testing.T, name, got string) {
 // What does not get out is an error.
 func TestWriteError(t *testing.T) {
 	p := monorepo(t)
-	for name, draw := range map[string]func(io.Writer, *planner.Plan) error{"tree": Tree, "mermaid": Mermaid, "dot": DOT} {
+	for name, draw := range map[string]func(io.Writer, *planner.Plan) error{"tree": View{}.Tree, "mermaid": View{}.Mermaid, "dot": View{}.DOT} {
 		if err := draw(full{}, p); !errors.Is(err, errFull) {
 			t.Errorf("%s: %v, want %v", name, err, errFull)
 		}
