@@ -20,8 +20,8 @@ type Reason string
 const (
 	ReasonNew          Reason = "never built before"
 	ReasonChanged      Reason = "its key changed"
-	ReasonNoCache      Reason = "--no-cache"
-	ReasonInputNoCache Reason = "it builds on a step that --no-cache made run"
+	ReasonNoCache      Reason = "no-cache is set for it"
+	ReasonInputNoCache Reason = "it builds on a step that runs because of no-cache"
 	ReasonGone         Reason = "its result is gone from the store"
 	ReasonAstray       Reason = "what it builds on was made anew"
 	ReasonForgotten    Reason = "its result is not in the cache any more"
@@ -37,7 +37,7 @@ type Explanation struct {
 
 // Change is a part of a key that is not what it was.
 type Change struct {
-	// What it is: "instruction", "input 0 (RUN npm ci)", "files services/api", or
+	// What it is: "instruction", "its input (RUN npm ci)", "files services/api", or
 	// "variable VERSION".
 	What string
 	// Old and New are the instruction before and now, if those differ; New alone
@@ -78,14 +78,12 @@ func (r *run) explain(result *Result, since time.Time) error {
 		for i, st := range c.stages {
 			old := c.before(st)
 			now[i].Targets = st.Targets
-			for j, s := range stageSteps(st) {
-				var was pastStep
-				if old != nil && j < len(old.Steps) {
-					was = old.Steps[j]
-				}
+			steps := stageSteps(st)
+			was := old.align(steps)
+			for j, s := range steps {
 				n := r.nodes[s]
-				reasons[n] = r.why(n, was)
-				now[i].Steps = append(now[i].Steps, n.present(was, since))
+				reasons[n] = r.why(n, was[j])
+				now[i].Steps = append(now[i].Steps, n.present(was[j], since))
 			}
 		}
 		if err := c.write(now); err != nil {
@@ -182,7 +180,7 @@ func (r *run) changes(n *node, was pastStep) []Change {
 		if there && n.compared && n.selective(i-1) {
 			continue // its content tells
 		}
-		c := Change{What: p.Name}
+		c := Change{What: inWords(p.Name)}
 		switch {
 		case there && o.Digest == p.Digest:
 			continue
@@ -190,7 +188,7 @@ func (r *run) changes(n *node, was pastStep) []Change {
 			out = append(out, instructionChanges(n.step, was)...)
 			continue
 		case !there:
-			c.New = p.Name
+			c.New = c.What
 		case strings.HasPrefix(p.Name, partFiles):
 			c.Files, c.More = r.changedFiles(n.step, p.Name, was.Since)
 		}
@@ -198,10 +196,21 @@ func (r *run) changes(n *node, was pastStep) []Change {
 	}
 	for _, p := range was.Parts {
 		if _, left := old[role(p.Name)]; left {
-			out = append(out, Change{What: p.Name, Old: p.Name})
+			out = append(out, Change{What: inWords(p.Name), Old: inWords(p.Name)})
 		}
 	}
 	return out
+}
+
+// inWords is a part's name for somebody who does not know how steps are numbered.
+func inWords(part string) string {
+	if part == partFiles {
+		return partFiles + "." // the whole context
+	}
+	if numbered := role(part); numbered != part {
+		return "its input" + strings.TrimPrefix(part, numbered)
+	}
+	return part
 }
 
 // contentChanges says what the step takes of other steps' outputs and is not what
@@ -210,8 +219,8 @@ func (n *node) contentChanges() []Change {
 	var out []Change
 	for _, d := range n.differs {
 		c := Change{
-			What: fmt.Sprintf("content of %s in input %d (%s)", path.Join("/", d.sel.Path), d.input, n.step.Inputs[d.input].Step.Name),
-			Old:  d.old.String(), New: d.now.String(),
+			What: fmt.Sprintf("%s of its input (%s)", path.Join("/", d.sel.Path), n.step.Inputs[d.input].Step.Name),
+			Old:  shortDigest(d.old), New: shortDigest(d.now),
 		}
 		if d.old == "" {
 			c.Old, c.New, c.Unknown = "", "", true
@@ -219,6 +228,13 @@ func (n *node) contentChanges() []Change {
 		out = append(out, c)
 	}
 	return out
+}
+
+// shortDigest is enough of a digest to tell it from another one.
+func shortDigest(d digest.Digest) string {
+	const digits = 12
+	hex := d[strings.IndexByte(string(d), ':')+1:]
+	return string(hex[:min(digits, len(hex))])
 }
 
 // role is what a part is to a step: an input may be another step than it was.

@@ -43,7 +43,7 @@ func TestWhy(t *testing.T) {
 		{
 			name: "an input that is another step", was: was,
 			node: node{key: keyOf(changed(1, part("input 0 (RUN npm install)", "other")))},
-			want: Explanation{Reason: ReasonChanged, Changes: []Change{{What: "input 0 (RUN npm install)"}}},
+			want: Explanation{Reason: ReasonChanged, Changes: []Change{{What: "its input (RUN npm install)"}}},
 		},
 		{
 			name: "an input of another name and the same key", was: was,
@@ -136,6 +136,48 @@ func stageOf(step string, targets ...string) *planner.Stage {
 	s.Location = &hcl.Range{Filename: "/src/Dockerfile"}
 	st.Steps = []*planner.Step{s}
 	return st
+}
+
+// TestAlign: each step is compared with what it was, and not with what had its number.
+func TestAlign(t *testing.T) {
+	for _, c := range []struct {
+		name                 string
+		before, now, matched []string
+	}{
+		{"nothing", nil, []string{"RUN a"}, []string{""}},
+		{"the same", []string{"RUN a", "COPY b"}, []string{"RUN a", "COPY b"}, []string{"RUN a", "COPY b"}},
+		{"one more", []string{"COPY src", "RUN make"}, []string{"COPY mod", "COPY src", "RUN make"}, []string{"", "COPY src", "RUN make"}},
+		{"one less", []string{"COPY mod", "COPY src", "RUN make"}, []string{"COPY src", "RUN make"}, []string{"COPY src", "RUN make"}},
+		{"the rest of a stage that is not shared any more", []string{"COPY src", "RUN echo 7"}, []string{"RUN echo 1"}, []string{"RUN echo 7"}},
+		{"another text", []string{"RUN a", "RUN b", "RUN c"}, []string{"RUN a", "RUN x", "RUN c"}, []string{"RUN a", "RUN b", "RUN c"}},
+		{"another kind", []string{"RUN a", "RUN b"}, []string{"RUN a", "COPY b"}, []string{"RUN a", ""}},
+		{"several between two", []string{"A", "RUN 1", "COPY 2", "RUN 3", "Z"}, []string{"A", "COPY x", "RUN y", "Z"}, []string{"A", "COPY 2", "RUN 3", "Z"}},
+		{"twice the same", []string{"RUN a", "RUN a"}, []string{"RUN a", "RUN a", "RUN b"}, []string{"RUN a", "RUN a", ""}},
+		{"never done", []string{"", "RUN b"}, []string{"RUN a", "RUN b"}, []string{"", "RUN b"}},
+	} {
+		var past pastStage
+		for _, name := range c.before {
+			step := pastStep{Name: name}
+			if name != "" {
+				step.Key = digest.FromString(name)
+			}
+			past.Steps = append(past.Steps, step)
+		}
+		var steps []*planner.Step
+		for _, name := range c.now {
+			steps = append(steps, runStep(name))
+		}
+		var got []string
+		for _, was := range past.align(steps) {
+			got = append(got, was.Name)
+		}
+		if d := cmp.Diff(c.matched, got); d != "" {
+			t.Errorf("%s (-want +got):\n%s", c.name, d)
+		}
+	}
+	if got := (*pastStage)(nil).align([]*planner.Step{runStep("RUN a")}); len(got) != 1 || got[0].Key != "" {
+		t.Errorf("of a stage that was never built: %v", got)
+	}
 }
 
 func TestHistoryByTargets(t *testing.T) {

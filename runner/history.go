@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/solver/pb"
 	digest "github.com/opencontainers/go-digest"
+	"github.com/pmezard/go-difflib/difflib"
 
 	"github.com/zbuild/zbuild/internal/sealed"
 	"github.com/zbuild/zbuild/planner"
@@ -84,7 +85,7 @@ func (h *History) remember(sum digest.Digest) {
 // arguments have one each.
 type pastStage struct {
 	Targets []string   `json:"targets"`
-	Steps   []pastStep `json:"steps"` // by position; one without a key was never done
+	Steps   []pastStep `json:"steps"` // in order; one without a key was never done
 }
 
 // pastStep is what a step's key was made of.
@@ -181,6 +182,43 @@ func (c *chapter) before(st *planner.Stage) *pastStage {
 		}
 	}
 	return best
+}
+
+// align finds for each step of a stage what it was at the last run: the step of the same
+// name, or between two of these the next one of the same kind. Positions alone would not
+// do: one instruction more, or one that targets do not share any more, and every step
+// would be compared with its neighbour.
+func (p *pastStage) align(steps []*planner.Step) []pastStep {
+	was := make([]pastStep, len(steps))
+	if p == nil {
+		return was
+	}
+	past := slices.DeleteFunc(slices.Clone(p.Steps), func(s pastStep) bool { return s.Key == "" })
+	before := make([]string, len(past))
+	for i, s := range past {
+		before[i] = s.Name
+	}
+	now := make([]string, len(steps))
+	for i, s := range steps {
+		now[i] = s.Name
+	}
+	for _, op := range difflib.NewMatcher(before, now).GetOpCodes() {
+		i := op.I1
+		for j := op.J1; j < op.J2; j++ {
+			of := slices.IndexFunc(past[i:op.I2], func(s pastStep) bool { return instruction(s.Name) == instruction(now[j]) })
+			if of >= 0 {
+				was[j] = past[i+of]
+				i += of + 1
+			}
+		}
+	}
+	return was
+}
+
+// instruction is what a step is an instance of: RUN, COPY.
+func instruction(name string) string {
+	word, _, _ := strings.Cut(name, " ")
+	return word
 }
 
 func targetsID(names []string) string { return strings.Join(names, "\x00") }

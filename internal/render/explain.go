@@ -39,13 +39,13 @@ func change(c runner.Change) string {
 	what := Line(c.What)
 	switch {
 	case c.Unknown:
-		return what + " may have changed: what it was is gone from the store, and so nothing could be compared"
+		return what + " may have changed: what it was before is gone from the store, so the two cannot be compared"
 	case c.Old != "" && c.New != "":
 		return what + " changed: " + Line(c.Old) + " → " + Line(c.New)
 	case c.New != "":
 		return what + " is new"
 	case c.Old != "":
-		return what + " is no more"
+		return what + " is gone"
 	case len(c.Files) == 0:
 		return what + " changed"
 	}

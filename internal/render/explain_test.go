@@ -19,7 +19,7 @@ func TestExplain(t *testing.T) {
 		}},
 		{Step: s[4], Reason: runner.ReasonChanged, Changes: []runner.Change{
 			{What: "instruction", Old: "RUN make", New: "RUN make     all     test"},
-			{What: "input 1 (COPY . .)", New: "input 1 (COPY . .)"},
+			{What: "its input (COPY . .)", New: "its input (COPY . .)"},
 			{What: "variable V", Old: "V"},
 		}},
 	}, Style{})
