@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -280,5 +281,18 @@ zbuild can build on this machine.
 `
 	if diff := cmp.Diff(want, e.String()); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestWarningsAreSentences: what the engine logs is read by people, unless it is debugged.
+func TestWarningsAreSentences(t *testing.T) {
+	var b strings.Builder
+	log := slog.New(sentences{logs: newLogs(&b, false)})
+	log.Info("nobody needs to know")
+	log.With("image", "a:1").Warn("it cannot be removed", "error", errors.New("busy"), "layer", "", "step", "RUN make")
+	log.Warn("it is done without")
+	want := "zbuild: warning: it cannot be removed: busy (image a:1, step RUN make)\nzbuild: warning: it is done without\n"
+	if b.String() != want {
+		t.Errorf("%q, want %q", b.String(), want)
 	}
 }

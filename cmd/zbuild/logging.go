@@ -1,12 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,7 +28,7 @@ type logs struct {
 
 func newLogs(w io.Writer, debug bool) *logs { return &logs{w: w, debug: debug} }
 
-// divert sends log lines to a sink as warnings, or with nil to the writer again.
+// divert sends what is logged to a sink as warnings, or with nil to the writer again.
 // The many lines of debugging always go to the writer.
 func (l *logs) divert(sink event.Sink) {
 	l.mu.Lock()
@@ -37,32 +38,65 @@ func (l *logs) divert(sink event.Sink) {
 	}
 }
 
-// Write takes a log line.
-func (l *logs) Write(p []byte) (int, error) {
+// warn tells a person something.
+func (l *logs) warn(text string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.sink == nil {
-		return l.w.Write(p)
+		_, err := fmt.Fprintf(l.w, "zbuild: warning: %s\n", text)
+		return err
 	}
-	l.sink.Emit(event.Warning{Text: string(bytes.TrimSpace(p)), Time: time.Now()})
-	return len(p), nil
+	l.sink.Emit(event.Warning{Text: text, Time: time.Now()})
+	return nil
+}
+
+// sentences is a log that people read: "MESSAGE: ERROR (KEY VALUE, ...)".
+type sentences struct {
+	logs  *logs
+	attrs []slog.Attr
+}
+
+// Enabled is for slog.
+func (s sentences) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
+
+// WithAttrs is for slog.
+func (s sentences) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return sentences{s.logs, append(slices.Clone(s.attrs), attrs...)}
+}
+
+// WithGroup is for slog. Nothing here has groups.
+func (s sentences) WithGroup(string) slog.Handler { return s }
+
+// Handle is for slog.
+func (s sentences) Handle(_ context.Context, r slog.Record) error {
+	text := r.Message
+	var about []string
+	add := func(a slog.Attr) bool {
+		switch {
+		case a.Key == "error":
+			text += ": " + a.Value.String()
+		case a.Value.String() != "":
+			about = append(about, a.Key+" "+a.Value.String())
+		}
+		return true
+	}
+	for _, a := range s.attrs {
+		add(a)
+	}
+	r.Attrs(add)
+	if len(about) > 0 {
+		text += " (" + strings.Join(about, ", ") + ")"
+	}
+	return s.logs.warn(text)
 }
 
 // install makes everything in this process log here, in one voice: the standard
 // library's log, and the libraries that use logrus.
 func (l *logs) install() *slog.Logger {
-	opt := &slog.HandlerOptions{Level: slog.LevelWarn}
+	logger := slog.New(sentences{logs: l})
 	if l.debug {
-		opt.Level = slog.LevelDebug
-	} else {
-		opt.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-			if len(groups) == 0 && a.Key == slog.TimeKey {
-				return slog.Attr{}
-			}
-			return a
-		}
+		logger = slog.New(slog.NewTextHandler(l.w, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	logger := slog.New(slog.NewTextHandler(l, opt))
 	slog.SetDefault(logger)
 	logrus.SetOutput(io.Discard)
 	logrus.SetLevel(logrus.ErrorLevel)

@@ -130,6 +130,9 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 	e.native = nativeOverlay(store) && !e.fuse
 	e.isolations = isolations{opt: opt, note: func(iso isolation) error {
 		e.log.Debug("isolation", "kind", iso.kind, "runtime", iso.runtime, "not", iso.why)
+		if iso.kind == isolationChroot && opt.Isolation == "" {
+			e.log.Warn("RUN is isolated by a chroot only, because no OCI runtime can be used: " + iso.why + ". What helps: " + runtimeAdvice(iso))
+		}
 		return e.proc.usesRuntime(iso.runtime)
 	}}
 	e.spreadLayers()

@@ -151,7 +151,9 @@ func (x *execJob) contain(ctx context.Context) error {
 	if best.runtime == x.iso.runtime {
 		return err
 	}
-	x.e.log.Warn("the runtime does not work here; another way is taken", "runtime", x.iso.runtime, "error", err, "instead", best.kind+" "+best.runtime)
+	if best.runtime != "" { // of a chroot the engine speaks
+		x.e.log.Warn(fmt.Sprintf("%s does not work here, so RUN uses %s", x.iso.runtime, best.runtime), "error", err)
+	}
 	x.iso = best
 	return x.e.contain(ctx, x)
 }

@@ -38,6 +38,7 @@ type isolation struct {
 	version string // what it says of itself
 	why     string // why this one and none that comes before it
 	tried   bool   // it has been seen to work
+	broken  bool   // a runtime is installed and does not work
 }
 
 // isolations is the engine's choice of an isolation.
@@ -136,6 +137,7 @@ func chooseIsolation(ctx context.Context, opt Options) (isolation, error) {
 		names = []string{opt.Runtime}
 	}
 	var refused []string
+	broken := false
 	for _, name := range names {
 		path, err := findRuntime(name)
 		if err != nil {
@@ -147,6 +149,7 @@ func chooseIsolation(ctx context.Context, opt Options) (isolation, error) {
 			return isolation{}, &UnusableError{What: "no OCI runtime can be tried out", Fix: writable(err, os.TempDir()), Err: err}
 		}
 		if err != nil {
+			broken = true
 			refused = append(refused, fmt.Sprintf("%s does not work here (%v)", path, err))
 			continue
 		}
@@ -157,7 +160,7 @@ func chooseIsolation(ctx context.Context, opt Options) (isolation, error) {
 	if opt.Runtime != "" || kind != "" {
 		return isolation{}, &UnusableError{What: "no usable OCI runtime: " + why, Fix: "install runc, or use --isolation chroot"}
 	}
-	return isolation{kind: isolationChroot, why: why, tried: true}, nil
+	return isolation{kind: isolationChroot, why: why, tried: true, broken: broken}, nil
 }
 
 // findRuntime looks in PATH, and in the directories of administrators, which the
@@ -211,11 +214,13 @@ func tryRuntime(ctx context.Context, path string) (string, error) {
 		return "", &untriedError{err}
 	}
 	var out bytes.Buffer
-	cmd := runtimeCommand(ctx, path, "--root", filepath.Join(dir, "state"), "run", "--bundle", dir, "zbuild-probe-"+newID()[:12])
+	logFile := filepath.Join(dir, "log")
+	cmd := runtimeCommand(ctx, path, "--root", filepath.Join(dir, "state"), "--log", logFile, "--log-format", "json",
+		"run", "--bundle", dir, "zbuild-probe-"+newID()[:12])
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.Dir = dir
 	err = cmd.Run()
-	text := strings.TrimSpace(out.String())
+	text := strings.TrimSpace(out.String() + "\n" + runtimeError(logFile))
 	if strings.Contains(text, "no such file or directory") && strings.Contains(text, "zbuild-probe") &&
 		(strings.Contains(text, "exec") || strings.Contains(text, "executable")) {
 		return first, nil

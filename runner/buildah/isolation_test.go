@@ -5,8 +5,10 @@ package buildah
 import (
 	"bytes"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/zbuild/zbuild/runner"
@@ -38,6 +40,31 @@ func TestBrokenRuntime(t *testing.T) {
 				t.Errorf("%+v, %v", iso, err)
 			}
 		})
+	}
+}
+
+// TestNoRuntime: a RUN that is isolated by a chroot because there is no better way says
+// so, once, and what to do about it; one for which that was asked says nothing.
+func TestNoRuntime(t *testing.T) {
+	for name, c := range map[string]struct {
+		iso  isolation
+		opt  Options
+		want int
+	}{
+		"no runtime": {iso: isolation{kind: isolationChroot, why: "runc is not installed"}, want: 1},
+		"asked for":  {iso: isolation{kind: isolationChroot}, opt: Options{Isolation: isolationChroot}},
+		"a runtime":  {iso: isolation{kind: isolationOCI, runtime: "/usr/sbin/runc"}},
+	} {
+		var log bytes.Buffer
+		c.opt.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		e := open(t, c.opt)
+		if err := e.isolations.choose(c.iso); err != nil {
+			t.Fatal(err)
+		}
+		got := strings.Count(log.String(), "isolated by a chroot only")
+		if got != c.want || c.want > 0 && !strings.Contains(log.String(), "runc is not installed. What helps: ") {
+			t.Errorf("%s: said %d times, want %d: %s", name, got, c.want, log.String())
+		}
 	}
 }
 

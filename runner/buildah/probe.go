@@ -150,10 +150,28 @@ func probeUser() []Check {
 	c := Check{Name: "user namespace", Status: StatusOK, Value: fmt.Sprintf("%d ranges of uids, %d of gids", len(uids), len(gids))}
 	if err != nil || len(uids) < 2 || len(gids) < 2 {
 		c.Status = StatusWarn
-		c.Why = "only one uid is mapped: images with files of other users cannot be unpacked"
-		c.Fix = "install uidmap, then: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER"
+		c.Why = "only one uid is mapped: images with files of other users cannot be unpacked, and OCI runtimes do not work"
+		c.Fix = rangesAdvice
 	}
 	return append(checks, c)
+}
+
+// rangesAdvice is for an ordinary user without subordinate IDs.
+const rangesAdvice = "install uidmap, then: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER"
+
+// runtimeAdvice says what would give a RUN more than a chroot. That a runtime which is
+// there does not work is due to what an ordinary user lacks, as a rule.
+func runtimeAdvice(iso isolation) string {
+	if unshare.IsRootless() {
+		uids, gids, err := unshare.GetHostIDMappings("")
+		if err != nil || len(uids) < 2 || len(gids) < 2 {
+			return rangesAdvice
+		}
+	}
+	if iso.broken {
+		return "install another version of the OCI runtime, or one that works in this environment"
+	}
+	return "install an OCI runtime: apt install runc"
 }
 
 func probeIsolation(ctx context.Context, opt Options) Check {
@@ -167,7 +185,7 @@ func probeIsolation(ctx context.Context, opt Options) Check {
 	}
 	if iso.kind == isolationChroot && opt.Isolation == "" {
 		c.Status = StatusWarn
-		c.Fix = "install an OCI runtime: apt install runc"
+		c.Fix = runtimeAdvice(iso)
 	}
 	return c
 }
