@@ -17,6 +17,8 @@ import (
 	"go.podman.io/storage"
 	"go.podman.io/storage/pkg/unshare"
 	"golang.org/x/sys/unix"
+
+	"github.com/zbuild/zbuild/internal/scratch"
 )
 
 // Status says how a check came out.
@@ -65,7 +67,7 @@ func Probe(ctx context.Context, opt Options) *Report {
 			c.Why = "layers are copied through tar streams, which is correct and slow"
 			c.Fix = "use the native overlay driver: a kernel of 5.13 or newer for ordinary users, and no mount_program in storage.conf"
 		}
-		r.add(c, probePeers(ctx, opt, store.GraphDriverName()), Check{Name: "run directory", Value: store.RunRoot(), Status: StatusOK})
+		r.add(c, probePeers(ctx, opt, store.GraphDriverName(), store.GraphRoot()), Check{Name: "run directory", Value: store.RunRoot(), Status: StatusOK})
 		_, _ = store.Shutdown(false)
 	}
 	r.add(probeIsolation(ctx, opt))
@@ -110,32 +112,72 @@ func overlayHas(store storage.Store, what string) bool {
 
 // probePeers asks podman and buildah which driver they use: with another one they
 // do not see what zbuild builds.
-func probePeers(ctx context.Context, opt Options, driver string) Check {
+func probePeers(ctx context.Context, opt Options, driver, graphRoot string) Check {
 	c := Check{Name: "podman, buildah", Value: "not installed", Status: StatusOK, Why: "images can be pushed, and used by whatever reads the store"}
 	if opt.Root != "" || opt.Driver != "" {
 		c.Value, c.Why = "not asked", "the store was named on the command line"
 		return c
 	}
-	for _, peer := range []struct{ name, format string }{
-		{"podman", "{{.Store.GraphDriverName}}"}, {"buildah", "{{.store.GraphDriverName}}"},
-	} {
-		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-		out, err := exec.CommandContext(ctx, peer.name, "info", "--format", peer.format).Output()
-		cancel()
-		theirs := strings.TrimSpace(string(out))
+	for _, peer := range []struct {
+		name string
+		ask  func(ctx context.Context, graphRoot string) (string, error)
+	}{{"podman", podmanDriver}, {"buildah", buildahDriver}} {
+		theirs, err := peer.ask(ctx, graphRoot)
 		if err != nil || theirs == "" {
 			continue
 		}
 		if theirs != driver {
+			fix := "write to ~/.config/containers/storage.conf (root: /etc/containers/storage.conf):\n[storage]\ndriver = \"" + driver + "\""
+			if peer.name == "podman" && podmanRemembers(graphRoot) {
+				fix += fmt.Sprintf("\nand have podman forget which driver it began with: if 'podman ps -a' has no containers, rm -r %s; else\n"+
+					"'podman system reset', which removes all containers and images", filepath.Join(graphRoot, "libpod"))
+			}
 			return Check{
 				Name: c.Name, Value: peer.name + " uses " + theirs, Status: StatusWarn,
-				Why: "it does not see the images of a store with the driver " + driver,
-				Fix: "write to ~/.config/containers/storage.conf (root: /etc/containers/storage.conf):\n[storage]\ndriver = \"" + driver + "\"",
+				Why: "it does not see the images of a store with the driver " + driver, Fix: fix,
 			}
 		}
 		c.Value, c.Why = "use "+driver+", too", ""
 	}
 	return c
+}
+
+// podmanRemembers reports whether podman has a database in a store. It keeps to the
+// driver that it notes there, whatever storage.conf says later.
+func podmanRemembers(graphRoot string) bool {
+	for _, name := range []string{"libpod", "db.sql"} {
+		if _, err := os.Lstat(filepath.Join(graphRoot, name)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// podmanDriver asks podman for its driver. Even that would make a database; where there
+// is none podman is asked about a store of no importance.
+func podmanDriver(ctx context.Context, graphRoot string) (string, error) {
+	var flags []string
+	if !podmanRemembers(graphRoot) {
+		dir, remove, err := scratch.New("peer")
+		if err != nil {
+			return "", err
+		}
+		defer remove() //nolint:errcheck // the next start tries again
+		flags = []string{"--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run")}
+	}
+	return output(ctx, "podman", append(flags, "info", "--format", "{{.Store.GraphDriverName}}")...)
+}
+
+func buildahDriver(ctx context.Context, _ string) (string, error) {
+	return output(ctx, "buildah", "info", "--format", "{{.store.GraphDriverName}}")
+}
+
+// output is what a program prints, without the space around it.
+func output(ctx context.Context, program string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, program, args...).Output()
+	return strings.TrimSpace(string(out)), err
 }
 
 func probeUser() []Check {
