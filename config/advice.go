@@ -39,12 +39,16 @@ func misspelledVerb(written string) string {
 // somebody who has written one where a target belongs.
 func verbHint(written string) string {
 	switch written {
-	case "build", "create", "run":
-		return " To build, name targets and nothing else: 'zbuild' builds the default ones."
+	case "build", "create", "make":
+		return " Leave the word out: 'zbuild TARGET' builds a target, 'zbuild' the default ones."
+	case "run", "start", "exec":
+		return " zbuild builds images; 'podman run IMAGE' runs one."
+	case "login", "logout", "pull", "tag", "rm", "rmi", "save", "inspect":
+		return fmt.Sprintf(" 'podman %s' does that.", written)
 	case "all":
 		return " All targets are 'zbuild \"*\"'."
 	case "up", "dev":
-		return " 'zbuild watch' builds, and again what an edit affects."
+		return " 'zbuild watch' builds, and rebuilds what each edit affects."
 	case "push":
 		return " To build and push: 'zbuild --push'."
 	case "ls", "ps", "targets":
@@ -52,11 +56,11 @@ func verbHint(written string) string {
 	case "images":
 		return " Images are where 'podman images' and 'buildah images' list them."
 	case "config", "render", "plan":
-		return " What the project comes to: 'zbuild bake --print'. What building it would do: 'zbuild bake --dry-run'."
+		return " 'zbuild bake --print' shows what the project evaluates to, 'zbuild bake --dry-run' what building it would do."
 	case "clean", "prune", "gc":
-		return " 'zbuild cache prune' removes what builds have kept."
+		return " 'zbuild cache prune' removes what builds have cached."
 	case "du":
-		return " 'zbuild cache du' shows what builds have kept."
+		return " 'zbuild cache du' shows what builds have cached."
 	case "check", "lint":
 		return " 'zbuild validate' checks the build files, 'zbuild bake --check' the Dockerfiles."
 	case "diagnose", "info":

@@ -81,10 +81,13 @@ func didYouMean(name string, candidates []string) string {
 // listed is a sentence that lists names, or nothing if there are none.
 func listed(names []string) string {
 	const most = 12
+	// Those that start with _ are there to be inherited from, and no list has them.
+	names = slices.DeleteFunc(slices.Compact(slices.Sorted(slices.Values(names))), func(name string) bool {
+		return strings.HasPrefix(name, "_")
+	})
 	if len(names) == 0 {
 		return ""
 	}
-	names = slices.Compact(slices.Sorted(slices.Values(names)))
 	more := ""
 	if len(names) > most {
 		more = fmt.Sprintf(" and %d more", len(names)-most)

@@ -181,7 +181,7 @@ func (r *resolver) match(written string, implied bool) []string {
 	if !strings.ContainsAny(pattern, "*?[]") {
 		if r.targets[pattern] == nil && r.groups[pattern] == nil && !r.mayExist(pattern) {
 			if implied {
-				r.errorf(nil, "Nothing to build", "No target was named, and there is no group or target called default.%s",
+				r.errorf(nil, "Nothing to build", "No target was named, and there is no group or target called default.%s Name one, or add a group \"default\".",
 					listed(r.known()))
 				return nil
 			}

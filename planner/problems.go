@@ -183,8 +183,8 @@ func (u *unit) reportFrontend(err error) {
 func (u *unit) reportDockerfile(err error) {
 	at := u.cfg.At("dockerfile")
 	if errors.Is(err, fs.ErrNotExist) {
-		u.errorf(at, "Dockerfile not found", "There is no %s.%s", u.name,
-			cmp.Or(u.containerfileHint(), " Say with dockerfile = where it is, relative to the context."))
+		u.errorf(at, "Dockerfile not found", "There is no file %s.%s", u.name,
+			cmp.Or(u.containerfileHint(), " The attribute dockerfile says where it is, relative to the context."))
 		return
 	}
 	u.errorf(at, "Cannot read the Dockerfile", "%s: %s.", u.name, reason(err))

@@ -70,7 +70,7 @@ func TestProblems(t *testing.T) {
 	}, {
 		name:   "missing",
 		change: func(t *config.Target) { t.Dockerfile = root + "/x/Containerfile" }, dockerfile: simple,
-		want: "zbuild.hcl:13:1-13:2 error: Dockerfile not found: There is no x/Containerfile. Say with dockerfile = where it is, relative to the context.\n",
+		want: "zbuild.hcl:13:1-13:2 error: Dockerfile not found: There is no file x/Containerfile. The attribute dockerfile says where it is, relative to the context.\n",
 	}, {
 		name:   "directory",
 		change: func(t *config.Target) { t.Dockerfile = root + "/sub" }, dockerfile: simple,

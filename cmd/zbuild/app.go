@@ -69,7 +69,7 @@ func (a *app) run(args []string) error {
 	}
 	verb, err := parser.Parse(otherVerbs(shortValues(terraformFlags(args))))
 	if err != nil {
-		return usage(fmt.Errorf("%w\nTry 'zbuild --help'", commandLineError(err, parser, args)))
+		return usage(fmt.Errorf("%w\nTry '%s --help'", commandLineError(err, parser, args), command(err)))
 	}
 	a.engine = c.Engine
 	a.jsonDiagnostics = c.Diagnostics == "json" || slices.ContainsFunc(verb.Flags(), func(f *kong.Flag) bool {

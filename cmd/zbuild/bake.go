@@ -25,16 +25,16 @@ type bakeCmd struct {
 	Report  reportFlags  `embed:""`
 
 	Print      bool     `help:"Print the evaluated targets as JSON and build nothing."`
-	DryRun     bool     `short:"n" help:"Say which steps would run and what would leave, and build nothing."`
+	DryRun     bool     `short:"n" help:"Show which steps would run, and what would be tagged, pushed or written, and build nothing."`
 	List       string   `predictor:"list" placeholder:"WHAT" help:"List targets or variables and build nothing; type=targets,format=json as JSON."`
 	Push       bool     `help:"Push to the registries that the tags name, after all targets have succeeded. Short for --set=*.push=true."`
-	Load       bool     `help:"Accepted for bake's sake: images are always in the local store."`
+	Load       bool     `help:"Accepted for compatibility with bake: images are in the local store anyway."`
 	Pull       pullFlag `placeholder:"WHEN" help:"Fetch base images even if they are in the local store; or missing, newer, always, never, as with podman. Short for --set=*.pull=true."`
 	NoCache    *bool    `help:"Run every step, take nothing from the cache, begin with empty cache mounts. Short for --set=*.no-cache=true."`
 	Call       string   `predictor:"call" placeholder:"METHOD" help:"Instead of building: check (of the Dockerfile, by BuildKit's rules), outline or targets; with ,format=json as JSON."`
 	Check      bool     `help:"Short for --call=check. Findings make the exit code 1."`
-	Provenance string   `placeholder:"WHAT" help:"Attest how it was built: true, false or parameters such as mode=max. Short for --set=*.attest=type=provenance."`
-	SBOM       string   `name:"sbom" placeholder:"WHAT" help:"Attest what is in it: true, false or parameters. Short for --set=*.attest=type=sbom."`
+	Provenance string   `placeholder:"WHAT" help:"Attest how images were built: true, false or parameters such as mode=max. Short for --set=*.attest=type=provenance."`
+	SBOM       string   `name:"sbom" placeholder:"WHAT" help:"Attest what is in images: true, false or parameters. Short for --set=*.attest=type=sbom."`
 	Policy     []string `placeholder:"OPTIONS" sep:"none" help:"How policies are evaluated: disabled, strict, log-level. Repeatable."`
 	Builder    string   `placeholder:"NAME" hidden:""`
 
@@ -44,11 +44,11 @@ type bakeCmd struct {
 	Progress     string   `predictor:"progress" placeholder:"MODE" env:"BUILDKIT_PROGRESS" help:"How to show progress: ${modes}. Default: auto."`
 	Jobs         jobsFlag `short:"j" placeholder:"N" help:"How many steps may run at once. Default: the number of cores. As with bake also MODE[,parallel=N]: fail-fast, defer-output or defer-error."`
 	KeepGoing    bool     `short:"k" help:"After a failure go on with what does not depend on it. What succeeds is tagged; nothing is pushed."`
-	Since        string   `placeholder:"REVISION" help:"Build only those of the targets that are made of files that have changed since git's REVISION, such as origin/main. What comes from registries and URLs is not looked at."`
-	Explain      bool     `help:"Say of every step that ran why it was not taken from the cache: what changed, against the last run."`
+	Since        string   `placeholder:"REVISION" help:"Build only the targets that use files which have changed since a revision of git, such as origin/main. Registries and URLs are not checked."`
+	Explain      bool     `help:"Say why each step that ran was not taken from the cache: what has changed since the last run."`
 	MetadataFile string   `placeholder:"FILE" help:"Write the digests and names of the images to a JSON file."`
 	IIDFile      string   `name:"iidfile" placeholder:"FILE" help:"Write the ID of the one image that is built to a file."`
-	Layers       *bool    `hidden:"" negatable:"" help:"Accepted for buildah's sake: steps are always kept."`
+	Layers       *bool    `hidden:"" negatable:"" help:"Accepted for compatibility with buildah: steps are always cached."`
 
 	// order is the order of the flags --set, --push, --load, --call and --check.
 	order []string
@@ -58,7 +58,7 @@ type bakeCmd struct {
 func (bakeCmd) Help() string {
 	return `Builds the targets of a project as one graph: a stage that several targets need is built once. Nothing is tagged or pushed unless every target succeeded (but see --keep-going).
 
-Progress and problems go to standard error, and so that they are not missed, problems come last. The list of what was built goes to standard output.`
+Progress and errors go to standard error; errors come last, where they are not missed. The list of what was built goes to standard output.`
 }
 
 // Validate checks what the parser cannot.
@@ -68,7 +68,7 @@ func (c *bakeCmd) Validate() error {
 		return fmt.Errorf("--progress=%s does not exist; there are %s", c.Progress, strings.Join(modes, ", "))
 	}
 	if c.Layers != nil && !*c.Layers {
-		return errors.New("--layers=false does not exist: steps are always kept. --no-cache takes nothing of what is kept")
+		return errors.New("--layers=false does not exist: steps are always cached. --no-cache uses nothing of the cache")
 	}
 	for _, other := range []struct {
 		flag string

@@ -21,13 +21,13 @@ import (
 
 // cacheCmd shows and shrinks what builds have kept.
 type cacheCmd struct {
-	Du    cacheDuCmd    `cmd:"" help:"Show what the cache keeps, how big it is and when it was used last."`
-	Prune cachePruneCmd `cmd:"" help:"Remove from the cache what is of no use, or more."`
+	Du    cacheDuCmd    `cmd:"" help:"Show what is cached, how big it is and when it was last used."`
+	Prune cachePruneCmd `cmd:"" help:"Remove what no build can use any more; with flags also more than that."`
 }
 
 // Help is shown by 'zbuild cache --help'.
 func (cacheCmd) Help() string {
-	return `What steps have left stays in the store, so that they need not run again, and so do the directories of cache mounts. Images do not need them: removing from the cache takes nothing away from an image.`
+	return `The results of steps are kept in the store, so that the steps need not run again, and so are the directories of cache mounts. Images do not depend on them: removing them from the cache takes nothing away from an image.`
 }
 
 // cacheDuCmd shows what there is.
@@ -37,15 +37,17 @@ type cacheDuCmd struct {
 
 // cachePruneCmd removes.
 type cachePruneCmd struct {
-	All       bool  `short:"a" xor:"what,size" help:"Remove everything, cache mounts and what was fetched from URLs and git repositories, too."`
-	OlderThan age   `xor:"what" placeholder:"AGE" help:"Remove also steps, cache mounts and what was fetched that were not used for so long: 90m, 24h, 7d."`
-	KeepSize  *size `xor:"size" placeholder:"SIZE" help:"Remove also steps, the least recently used first, until they take no more than that: 500MB, 10GB. Cache mounts do not count."`
+	All       bool  `short:"a" xor:"what,size" help:"Remove everything: also cache mounts and what was fetched from URLs and git repositories."`
+	OlderThan age   `xor:"what" placeholder:"AGE" help:"Also remove steps, cache mounts and fetched files that have not been used for this long: 90m, 24h, 7d."`
+	KeepSize  *size `xor:"size" placeholder:"SIZE" help:"Also remove steps, the least recently used first, until they take no more than this: 500MB, 10GB. Cache mounts do not count."`
 	DryRun    bool  `short:"n" help:"Say what would be removed and remove nothing."`
 }
 
 // Help is shown by 'zbuild cache prune --help'.
 func (cachePruneCmd) Help() string {
-	return `Removes what is of no use to any build: results that were replaced, and entries whose results are gone. With flags it removes more. What running builds use stays, and no build waits for it. After a bake the cache is brought back under its limits by itself: see --cache-max-size and --cache-max-age of 'zbuild bake'.
+	return `Removes what no build can use: results that were replaced, and entries whose results are gone. With flags it removes more. What running builds use stays, and no build has to wait. Images stay, too: 'podman rmi' and 'podman image prune' remove those.
+
+After every bake the cache is brought back within --cache-max-size and --cache-max-age, so there is seldom a need to prune.
 
 Examples:
 
@@ -69,7 +71,7 @@ func (a *age) UnmarshalText(text []byte) error {
 		d = time.Duration(n) * 24 * time.Hour
 	}
 	if err != nil || d <= 0 {
-		return fmt.Errorf("%q is no age: want a number and a unit, as in 90m, 24h or 7d", s)
+		return fmt.Errorf("%q is not an age: want a number and a unit, as in 90m, 24h or 7d", s)
 	}
 	*a = age(d)
 	return nil
@@ -82,7 +84,7 @@ type size int64
 func (s *size) UnmarshalText(text []byte) error {
 	n, err := units.FromHumanSize(string(text))
 	if err != nil || n < 0 {
-		return fmt.Errorf("%q is no size: want a number and a unit, as in 500MB or 10GB", text)
+		return fmt.Errorf("%q is not a size: want a number and a unit, as in 500MB or 10GB", text)
 	}
 	*s = size(n)
 	return nil
@@ -106,14 +108,14 @@ func (s *share) UnmarshalText(text []byte) error {
 	if number, ok := strings.CutSuffix(string(text), "%"); ok {
 		n, err := strconv.Atoi(number)
 		if err != nil || n < 1 || n > 100 {
-			return fmt.Errorf("%q is no part of a disk: want 1%% to 100%%", text)
+			return fmt.Errorf("%q is not a share of a disk: want 1%% to 100%%", text)
 		}
 		s.Percent = n
 		return nil
 	}
 	var n size
 	if err := n.UnmarshalText(text); err != nil || n == 0 {
-		return fmt.Errorf("%q is no size: want a number and a unit, as in 500MB or 10GB, or a part of the disk, as in 20%%, or none", text)
+		return fmt.Errorf("%q is not a size: want a number and a unit, as in 500MB or 10GB, or a share of the disk, as in 20%%, or none", text)
 	}
 	s.Bytes = int64(n)
 	return nil
@@ -212,7 +214,7 @@ func (c *cachePruneCmd) prune(ctx context.Context, a *app, cache *runner.DirCach
 
 // tally says how many there are of what the cache keeps. Few projects download anything.
 func tally(results, downloads, mounts int) string {
-	text := render.Count(results, "result") + " of steps"
+	text := render.Count(results, "cached step")
 	if downloads > 0 {
 		text += ", " + render.Count(downloads, "download")
 	}

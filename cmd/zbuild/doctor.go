@@ -16,7 +16,7 @@ type doctorCmd struct {
 
 // Help is shown by 'zbuild doctor --help'.
 func (doctorCmd) Help() string {
-	return `Tries what a build needs of this machine, says what was chosen and why, and what to do about what is missing. Ends with 0 if zbuild can build here, else with 125.`
+	return `Tries out what a build needs of this machine. Says what was chosen and why, and what to do about what is missing. Ends with 0 if zbuild can build here, else with 125.`
 }
 
 // The states of a check.

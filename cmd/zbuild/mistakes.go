@@ -97,6 +97,20 @@ func commandLineError(err error, parser *kong.Kong, args []string) error {
 	return err
 }
 
+// command is as much of a command's name as the parser has come to.
+func command(err error) string {
+	name := "zbuild"
+	var parse *kong.ParseError
+	if errors.As(err, &parse) {
+		for _, p := range parse.Context.Path {
+			if p.Command != nil {
+				name = p.Command.FullPath()
+			}
+		}
+	}
+	return name
+}
+
 // hasFlag reports whether some command has a flag of that name.
 func hasFlag(parser *kong.Kong, name string) bool {
 	found := errors.New("found")

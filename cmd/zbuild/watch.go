@@ -23,13 +23,13 @@ type watchCmd struct {
 
 	Project projectFlags `embed:""`
 
-	Debounce  time.Duration `placeholder:"TIME" help:"How long nothing must have changed before something is built. Default: the project's, or 50ms."`
-	Ceiling   time.Duration `placeholder:"TIME" help:"How long changes can put that off. Default: the project's, or 1s."`
-	OnBusy    string        `placeholder:"WHAT" enum:"restart,queue," default:"" help:"What a change does to a build that is running: restart cancels it, queue lets it finish. Default: the project's, or restart."`
+	Debounce  time.Duration `placeholder:"TIME" help:"How long to wait after the last change before building. Default: the project's, or 50ms."`
+	Ceiling   time.Duration `placeholder:"TIME" help:"How long further changes can delay a build at most. Default: the project's, or 1s."`
+	OnBusy    string        `placeholder:"WHAT" enum:"restart,queue," default:"" help:"What a change does to a running build: restart cancels it, queue lets it finish. Default: the project's, or restart."`
 	Poll      pollFlag      `placeholder:"INTERVAL" help:"Look for changes every INTERVAL, 1s if none is given, instead of being notified: for network file systems."`
-	Exec      string        `placeholder:"COMMAND" help:"Run by the shell after every success, after those that the project asks for."`
+	Exec      string        `placeholder:"COMMAND" help:"A shell command to run after every successful build, after the project's own."`
 	Notify    string        `placeholder:"HOW" enum:"bell,osc9," default:"" help:"Tell the terminal when a build has ended: bell, or osc9 for a notification of the desktop."`
-	Events    string        `placeholder:"FILE" help:"Write what happens to a file as JSON lines; '-' is standard output."`
+	Events    string        `placeholder:"FILE" help:"Write events to a file, as JSON lines; '-' is standard output."`
 	Progress  string        `predictor:"progress" placeholder:"MODE" env:"BUILDKIT_PROGRESS" help:"How to show progress: ${modes}. Default: auto."`
 	Prune     bool          `negatable:"" default:"true" help:"Remove images that a later build of this watch has replaced, unless they have a name or something uses them. Default: true."`
 	Push      bool          `help:"Push to the registries that the tags name, too. Short for --set=*.push=true."`
@@ -39,7 +39,7 @@ type watchCmd struct {
 
 // Help is shown by 'zbuild watch --help'.
 func (watchCmd) Help() string {
-	return `Bakes, waits until something changes that a target is made of, and builds the targets that are affected, in the same process, until it is interrupted.
+	return `Builds, waits until a file changes that a target is made of, and rebuilds the targets that are affected, until it is interrupted.
 
 What is watched is what the build reads: build files, Dockerfiles, ignore files, and of each build context the files that some step takes. A change that leaves the content as it is builds nothing.
 

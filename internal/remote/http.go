@@ -325,7 +325,7 @@ func (f *Fetcher) request(ctx context.Context, file File, auth Auth) (*http.Requ
 	case err != nil:
 		return nil, err
 	case id == "" && file.AuthSecret != "":
-		return nil, fmt.Errorf("the secret %q is needed for %s and nobody gives it", file.AuthSecret, Redact(file.URL))
+		return nil, fmt.Errorf("the secret %q is needed for %s, and the target does not have it", file.AuthSecret, Redact(file.URL))
 	case id == "":
 	case file.AuthSecret == "" && strings.HasPrefix(id, authToken):
 		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(value)))

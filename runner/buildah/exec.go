@@ -304,7 +304,7 @@ func (x *execJob) secret(id string, optional bool) ([]byte, error) {
 		if optional {
 			return nil, nil
 		}
-		return nil, fmt.Errorf("secret %q is required and nobody gives it; declare it in the target: secret = [\"id=%s,env=NAME\"] or [\"id=%s,src=FILE\"]", id, id, id)
+		return nil, fmt.Errorf("secret %q is required, and the target does not have it; declare it in the target: secret = [\"id=%s,env=NAME\"] or [\"id=%s,src=FILE\"]", id, id, id)
 	}
 	if value == nil && err == nil {
 		value = []byte{}

@@ -188,7 +188,7 @@ func (x *execJob) sshMount(ctx context.Context, m *pb.Mount) (string, error) {
 		if opt.Optional {
 			return "", nil
 		}
-		return "", fmt.Errorf("the SSH agent %q is required and nobody gives it; declare it in the target: ssh = [\"%s\"] or [\"%s=PATH\"]", id, id, id)
+		return "", fmt.Errorf("the SSH agent %q is required, and the target does not have it; declare it in the target: ssh = [\"%s\"] or [\"%s=PATH\"]", id, id, id)
 	}
 	if err != nil {
 		return "", err
