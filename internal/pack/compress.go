@@ -19,6 +19,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/zbuild/zbuild/internal/ctxio"
 	"github.com/zbuild/zbuild/internal/sealed"
 )
 
@@ -226,7 +227,7 @@ func (z *compressed) write(ctx context.Context, f *os.File) (n note, err error) 
 	defer in.Close()
 	out := &counter{w: f, sum: digest.Canonical.Digester()}
 	sum := digest.Canonical.Digester()
-	tar := io.TeeReader(&interruptible{ctx: ctx, r: in}, sum.Hash())
+	tar := io.TeeReader(ctxio.NewReader(ctx, in), sum.Hash())
 	if z.how.Compression == Estargz {
 		n.TOC, err = stargz(out, tar, z.how.Level)
 	} else {
@@ -240,7 +241,7 @@ func (z *compressed) write(ctx context.Context, f *os.File) (n note, err error) 
 	}
 	n.Digest, n.Size = out.sum.Digest(), out.n
 	if z.how.Compression == Estargz {
-		n.DiffID, n.Unpacked, err = measure(&interruptible{ctx: ctx, r: io.NewSectionReader(f, 0, n.Size)})
+		n.DiffID, n.Unpacked, err = measure(ctxio.NewReader(ctx, io.NewSectionReader(f, 0, n.Size)))
 	}
 	return n, err
 }
@@ -290,18 +291,4 @@ func (c *counter) Write(p []byte) (int, error) {
 	c.sum.Hash().Write(p[:n])
 	c.n += int64(n)
 	return n, err
-}
-
-// interruptible is a reader that ends with its context.
-type interruptible struct {
-	ctx context.Context // a reader has no other way to have one
-	r   io.Reader
-}
-
-// Read is for io.Reader.
-func (i *interruptible) Read(p []byte) (int, error) {
-	if i.ctx.Err() != nil {
-		return 0, context.Cause(i.ctx)
-	}
-	return i.r.Read(p)
 }

@@ -20,6 +20,8 @@ import (
 	"github.com/gofrs/flock"
 	"github.com/moby/buildkit/client/ociindex"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/zbuild/zbuild/internal/ctxio"
 )
 
 // WriteLayout adds the bundle to an OCI layout in a directory, which need not
@@ -64,7 +66,7 @@ func copyBlob(ctx context.Context, dir string, blob Blob) error {
 	const mode = 0o444 // it never changes
 	err = writeWhole(name, mode, func(f *os.File) error {
 		sum := blob.Digest.Verifier()
-		n, err := io.Copy(io.MultiWriter(f, sum), &interruptible{ctx: ctx, r: in})
+		n, err := io.Copy(io.MultiWriter(f, sum), ctxio.NewReader(ctx, in))
 		if err != nil {
 			return err
 		}

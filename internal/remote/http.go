@@ -24,6 +24,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/zbuild/zbuild/internal/beneath"
+	"github.com/zbuild/zbuild/internal/ctxio"
 	"github.com/zbuild/zbuild/internal/sealed"
 )
 
@@ -157,25 +158,11 @@ func (f *Fetcher) openKept(ctx context.Context, d digest.Digest) (io.ReadCloser,
 	if err != nil {
 		return nil, err
 	}
-	_, err = io.Copy(io.Discard, &stoppable{ctx, r})
+	_, err = io.Copy(io.Discard, ctxio.NewReader(ctx, r))
 	if err = errors.Join(err, r.Close()); err != nil {
 		return nil, err
 	}
 	return f.openBlob(d)
-}
-
-// stoppable is a reader that ends with its context.
-type stoppable struct {
-	ctx context.Context // a reader has no other way to have one
-	r   io.Reader
-}
-
-// Read is for io.Reader.
-func (s *stoppable) Read(p []byte) (int, error) {
-	if s.ctx.Err() != nil {
-		return 0, context.Cause(s.ctx)
-	}
-	return s.r.Read(p)
 }
 
 func blobName(d digest.Digest) string { return d.Algorithm().String() + "-" + d.Encoded() }

@@ -32,6 +32,7 @@ import (
 	"go.podman.io/storage/pkg/ioutils"
 	"golang.org/x/sys/unix"
 
+	"github.com/zbuild/zbuild/internal/ctxio"
 	"github.com/zbuild/zbuild/internal/pack"
 	"github.com/zbuild/zbuild/internal/sealed"
 	"github.com/zbuild/zbuild/runner"
@@ -153,7 +154,7 @@ func (e *Engine) diff(ctx context.Context, below, s runner.Snapshot) (io.ReadClo
 	if err != nil {
 		return nil, err
 	}
-	return ioutils.NewReadCloserWrapper(contextReader{ctx, tar}, tar.Close), nil
+	return ctxio.NewReadCloser(ctx, tar), nil
 }
 
 // unpacked reports whether what lies between two snapshots was unpacked, and the

@@ -32,6 +32,8 @@ import (
 	graphdriver "go.podman.io/storage/drivers"
 	"go.podman.io/storage/pkg/archive"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/zbuild/zbuild/internal/ctxio"
 )
 
 // linkTar links a tree and makes its tar.
@@ -246,7 +248,7 @@ func (l *linkTar) file(p *piece, f *pieceFile, header []byte, name string) error
 			return err
 		}
 		defer in.Close()
-		n, err := io.Copy(io.MultiWriter(l, crc), contextReader{l.ctx, in})
+		n, err := io.Copy(io.MultiWriter(l, crc), ctxio.NewReader(l.ctx, in))
 		if err != nil {
 			return err
 		}
@@ -300,18 +302,4 @@ func (l *linkTar) entry(h *tar.Header, sum []byte) error {
 	e.SetName(h.Name)
 	_, err := l.split.AddEntry(e)
 	return err
-}
-
-// contextReader ends when its context does.
-type contextReader struct {
-	ctx context.Context
-	io.Reader
-}
-
-// Read is for io.Reader.
-func (r contextReader) Read(b []byte) (int, error) {
-	if err := context.Cause(r.ctx); err != nil {
-		return 0, err
-	}
-	return r.Reader.Read(b)
 }

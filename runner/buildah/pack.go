@@ -23,9 +23,9 @@ import (
 	"go.podman.io/storage"
 	graphdriver "go.podman.io/storage/drivers"
 	"go.podman.io/storage/pkg/archive"
-	"go.podman.io/storage/pkg/ioutils"
 	"golang.org/x/sys/unix"
 
+	"github.com/zbuild/zbuild/internal/ctxio"
 	"github.com/zbuild/zbuild/internal/pack"
 	"github.com/zbuild/zbuild/runner"
 )
@@ -80,11 +80,11 @@ func (e *Engine) storedDiff(ctx context.Context, layer string) (io.ReadCloser, e
 	if err != nil {
 		return nil, fmt.Errorf("reading layer %s: %w", layer, err)
 	}
-	f, err := e.spool(contextReader{ctx, tar})
+	f, err := e.spool(ctxio.NewReader(ctx, tar))
 	if err = errors.Join(err, tar.Close()); err != nil {
 		return nil, err
 	}
-	return ioutils.NewReadCloserWrapper(contextReader{ctx, f}, f.Close), nil
+	return ctxio.NewReadCloser(ctx, f), nil
 }
 
 // stepLayer is a layer that a step made.
