@@ -1,5 +1,8 @@
 package session_test
 
+// Complaints about the ways in which changes come: many at once, never quiet, through
+// links, from zbuild itself, or from where the kernel tells of none.
+
 import (
 	"fmt"
 	"os"
