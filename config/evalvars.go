@@ -104,7 +104,10 @@ func (e *evaluator) evaluate(name string, x *expression, v *variable, ctx *hcl.E
 	if !given || v == nil {
 		return value, nil
 	}
-	return fromText(name, text, isJSON, typ, typed, def != nil, value)
+	if typed {
+		return fromText(name, text, isJSON, typ)
+	}
+	return likeDefault(name, text, value)
 }
 
 // override is the value that the command line or the environment gives, and
@@ -126,11 +129,10 @@ func (e *evaluator) override(name string, preferred bool) (text string, given, i
 	return text, given, false
 }
 
-// fromText makes a value of text from outside: of the declared type, else of
-// the default's.
-func fromText(name, text string, isJSON bool, typ cty.Type, typed, hasDefault bool, value cty.Value) (cty.Value, error) {
+// fromText makes a value of the declared type of text from outside.
+func fromText(name, text string, isJSON bool, typ cty.Type) (cty.Value, error) {
 	switch {
-	case typed && isJSON:
+	case isJSON:
 		v, err := ctyjson.Unmarshal([]byte(text), typ)
 		if err != nil {
 			return v, fmt.Errorf("the JSON that is given for variable %s is no %s: %w", name, typ.FriendlyName(), err)
@@ -142,16 +144,22 @@ func fromText(name, text string, isJSON bool, typ cty.Type, typed, hasDefault bo
 			return v, fmt.Errorf("the list that is given for variable %s: %w", name, err)
 		}
 		return v, nil
-	case typed && typ.IsPrimitiveType():
+	case typ.IsPrimitiveType():
 		return fromWord(name, text, typ)
-	case typed:
-		return cty.NilVal, fmt.Errorf("variable %s is of type %s, which can only be given as JSON, in %s_JSON", name, typ.FriendlyNameForConstraint(), name)
-	case !hasDefault, value.Type().Equals(cty.DynamicPseudoType):
+	}
+	return cty.NilVal, fmt.Errorf("variable %s is of type %s, which can only be given as JSON, in %s_JSON", name, typ.FriendlyNameForConstraint(), name)
+}
+
+// likeDefault makes a value of the type that a variable's default has of text from
+// outside; a string if there is no default.
+func likeDefault(name, text string, def cty.Value) (cty.Value, error) {
+	switch typ := def.Type(); {
+	case typ.Equals(cty.DynamicPseudoType):
 		return cty.StringVal(text), nil
-	case value.Type().IsPrimitiveType():
-		return fromWord(name, text, value.Type())
+	case typ.IsPrimitiveType():
+		return fromWord(name, text, typ)
 	default:
-		return cty.NilVal, fmt.Errorf("variable %s has a default of type %s and cannot be given from outside: declare its type", name, value.Type().FriendlyName())
+		return cty.NilVal, fmt.Errorf("variable %s has a default of type %s and cannot be given from outside: declare its type", name, typ.FriendlyName())
 	}
 }
 
