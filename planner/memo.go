@@ -9,15 +9,15 @@ type memo[K comparable, V any] struct {
 	known map[K]func() (V, error)
 }
 
-// get gives the value of a key, which make makes if nobody has asked for it yet.
-func (m *memo[K, V]) get(key K, make func() (V, error)) (V, error) {
+// get gives the value of a key, which create makes if nobody has asked for it yet.
+func (m *memo[K, V]) get(key K, create func() (V, error)) (V, error) {
 	m.mu.Lock()
 	value := m.known[key]
 	if value == nil {
 		if m.known == nil {
 			m.known = map[K]func() (V, error){}
 		}
-		value = sync.OnceValues(make)
+		value = sync.OnceValues(create)
 		m.known[key] = value
 	}
 	m.mu.Unlock()
