@@ -79,7 +79,7 @@ func rel(path string) string {
 func (w *world) stat(path string) (fs.FileInfo, error) { return fs.Stat(w.files, rel(path)) }
 
 // target adds a requested target with the defaults that config gives it.
-func (w *world) target(name string, change ...func(*config.Target)) *config.Target {
+func (w *world) target(name string, change ...func(*config.Target)) {
 	line := 10 * (len(w.project.Targets) + 1)
 	at := func(n int) hcl.Range {
 		return hcl.Range{Filename: "zbuild.hcl", Start: hcl.Pos{Line: line + n, Column: 1, Byte: 100*line + n}, End: hcl.Pos{Line: line + n, Column: 2, Byte: 100*line + n + 1}}
@@ -94,7 +94,6 @@ func (w *world) target(name string, change ...func(*config.Target)) *config.Targ
 		f(t)
 	}
 	w.project.Targets[name] = t
-	return t
 }
 
 func dir(path string) config.Context {

@@ -91,7 +91,7 @@ func (c *bakeCmd) Validate() error {
 
 // AfterApply notes in which order flags were given: what --set, --push and --load do to
 // outputs depends on it, and of --call and --check it is the last that counts.
-func (c *bakeCmd) AfterApply(parsed *kong.Context) error {
+func (c *bakeCmd) AfterApply(parsed *kong.Context) error { //nolint:unparam // as Kong asks for it
 	for _, p := range parsed.Path {
 		if p.Flag != nil && slices.Contains([]string{"set", "push", "load", "call", "check"}, p.Flag.Name) {
 			c.order = append(c.order, p.Flag.Name)

@@ -107,21 +107,16 @@ func (l *loop) watch(dir string) bool {
 
 // walk registers a directory and those below it that matter, and with tell notes
 // everything in them that does. A directory is registered before it is read: what
-// comes later is told, what came before is found.
-func (l *loop) walk(dir string, tell bool) bool {
-	if !l.descend(dir) {
-		return true
-	}
+// comes later is told, what came before is found. One that is gone by now, or may not be
+// read, is no mistake here: a build that needs it says so.
+func (l *loop) walk(dir string, tell bool) {
 	polling := l.polling
-	if !l.watch(dir) {
-		return false
-	}
-	if polling != l.polling {
-		return true // all is begun anew
+	if !l.descend(dir) || !l.watch(dir) || polling != l.polling { // then all is begun anew
+		return
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return !missing(err)
+		return
 	}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
@@ -132,10 +127,9 @@ func (l *loop) walk(dir string, tell bool) bool {
 			l.walk(path, tell)
 		}
 		if polling != l.polling {
-			return true
+			return
 		}
 	}
-	return true
 }
 
 // count is how many directories are to be watched, for advice.

@@ -1,7 +1,6 @@
 package watch
 
 import (
-	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -132,5 +131,3 @@ func within(path, dir string) bool {
 	}
 	return strings.HasPrefix(path, dir)
 }
-
-func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -53,7 +53,8 @@ func (o *options) setUp(ctx context.Context) (_ *bench, tearDown func() error, e
 	}
 	old := &aside{dir: filepath.Join(work, "aside")}
 	newStore := func(name string) *store {
-		return &store{dir: filepath.Join(work, name), run: filepath.Join(run, name), registry: reg.Addr(), old: old,
+		return &store{
+			dir: filepath.Join(work, name), run: filepath.Join(run, name), registry: reg.Addr(), old: old,
 			filler: filepath.Join(bin, "zbuild"), filled: filled,
 		}
 	}
