@@ -65,8 +65,13 @@ func (e *Engine) adopt(ctx context.Context, parent string, below, s runner.Snaps
 	on := clampedOn(below, clamp)
 	known, found := e.digested(on, s)
 	if found {
+		made := known.ID
 		known.ID = chainLayerID(parent, known.DiffID)
 		if e.hasLayer(known.ID) {
+			return known, nil
+		}
+		if l, err := e.store.Layer(made); err == nil && l.Parent == parent && e.hasLayer(made) { // see vacate
+			known.ID = made
 			return known, nil
 		}
 	}
@@ -100,18 +105,23 @@ func (e *Engine) hasLayer(id string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// forget removes the record of a layer that hasLayer has not found, if there is one:
-// nothing could ever be built on it.
-func (e *Engine) forget(id string) error {
+// vacate gives the ID that a layer can be made under which hasLayer has not found: its own,
+// of which there may be a record without files. That is removed, for nothing could ever be
+// built on it. If something is there that was built on it before, or an image of it, the
+// layer gets another ID.
+func (e *Engine) vacate(id string) (string, error) {
 	if !e.store.Exists(id) {
-		return nil
+		return id, nil
 	}
 	err := e.store.DeleteLayer(id)
-	if errors.Is(err, storage.ErrLayerUnknown) || errors.Is(err, storage.ErrNotALayer) {
-		return nil
-	}
 	e.log.Debug("a layer without files", "layer", id, "deleting", err)
-	return err
+	switch {
+	case err == nil, isGone(err):
+		return id, nil
+	case errors.Is(err, storage.ErrLayerHasChildren), errors.Is(err, storage.ErrLayerUsedByImage), errors.Is(err, storage.ErrLayerUsedByContainer):
+		return newID(), nil
+	}
+	return "", err
 }
 
 // digested looks up what an earlier adoption found out about a snapshot.
@@ -277,32 +287,34 @@ func (e *Engine) adoptStaged(ctx context.Context, parent string, below, s runner
 		return l, err
 	}
 	l = imageLayer{ID: chainLayerID(parent, out.UncompressedDigest), DiffID: out.UncompressedDigest, Size: out.Size}
-	return l, e.place(l.ID, parent, &out)
+	l.ID, err = e.place(l.ID, parent, &out)
+	return l, err
 }
 
-// place makes a staged layer one of the store's, unless it has that already. The
+// place makes a staged layer one of the store's, unless it has that already, and gives its
+// ID, which is the one that it is to have if that can be. The
 // store itself would then remove the files of the layer that is there and put the
 // staged ones in their place, and whoever is killed in the middle of that leaves an
 // image with half a layer. So no two look and apply at once, in whatever processes.
-func (e *Engine) place(id, parent string, staged *graphdriver.DriverWithDifferOutput) error {
+func (e *Engine) place(id, parent string, staged *graphdriver.DriverWithDifferOutput) (string, error) {
 	lock, err := lockFile(e.StateDir(), unix.LOCK_EX)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer lock.Close()
 	if e.hasLayer(id) {
-		return nil
+		return id, nil
 	}
-	if err := e.forget(id); err != nil {
-		return err
+	if id, err = e.vacate(id); err != nil {
+		return "", err
 	}
 	if err := e.durable.note(id); err != nil {
-		return err
+		return "", err
 	}
 	_, err = e.store.ApplyStagedLayer(storage.ApplyStagedLayerOptions{ID: id, ParentLayer: parent, DiffOutput: staged})
 	// Another sync may have taken the note away meanwhile, that of an image made at the
 	// same time: then this one's image would be recorded without one.
-	return errors.Join(err, e.durable.note(id))
+	return id, errors.Join(err, e.durable.note(id))
 }
 
 // adoptTar makes a layer the long way, through a tar stream, with any driver. The
@@ -316,7 +328,7 @@ func (e *Engine) adoptTar(ctx context.Context, parent string, below, s runner.Sn
 	if e.hasLayer(l.ID) {
 		return l, nil
 	}
-	if err := e.forget(l.ID); err != nil {
+	if l.ID, err = e.vacate(l.ID); err != nil {
 		return imageLayer{}, err
 	}
 	tar, err := e.changed(ctx, below, s, c)

@@ -88,7 +88,7 @@ func TestPlaceTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer staged.TarSplit.Close()
-	if err := e.place(first.ID, "", &staged); err != nil {
+	if _, err := e.place(first.ID, "", &staged); err != nil {
 		t.Fatal(err)
 	}
 	after, err := os.Stat(dir)

@@ -37,7 +37,7 @@ func (e *Engine) Commit(ctx context.Context, spec runner.ImageSpec) (*runner.Ima
 	if layers, ok, err := e.knownLayers(ctx, spec); err != nil {
 		return nil, err
 	} else if ok {
-		if d, err := newDraft(spec, layers); err != nil || e.stands(d) {
+		if d, err := newDraft(spec, layers); err != nil || e.stands(d, len(ownLayers(spec))) {
 			return d.image(spec), err
 		}
 	}

@@ -40,6 +40,8 @@ import (
 // contain runs the container to its end. The error is an *runner.ExitError if
 // the process did not end with 0.
 func (e *Engine) contain(ctx context.Context, x *execJob) error {
+	ctx, end := whileThere(ctx, x.bundle)
+	defer end()
 	if x.iso.kind == isolationChroot {
 		return e.containChroot(ctx, x)
 	}

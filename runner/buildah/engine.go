@@ -159,6 +159,16 @@ func Open(ctx context.Context, opt Options) (*Engine, error) {
 
 // Do runs one step.
 func (e *Engine) Do(ctx context.Context, job runner.Job) ([]runner.Snapshot, error) {
+	out, err := e.do(ctx, job)
+	if err != nil && !errors.Is(err, errReset) {
+		if _, gone := os.Lstat(e.proc.dir); errors.Is(gone, fs.ErrNotExist) {
+			err = fmt.Errorf("%w (%w)", errReset, err)
+		}
+	}
+	return out, err
+}
+
+func (e *Engine) do(ctx context.Context, job runner.Job) ([]runner.Snapshot, error) {
 	switch op := job.Step.Op.Op.(type) {
 	case *pb.Op_Exec:
 		return e.doExec(ctx, op.Exec, job)

@@ -141,7 +141,7 @@ func (x *execJob) run(ctx context.Context, root string) error {
 // way to another.
 func (x *execJob) contain(ctx context.Context) error {
 	err := x.e.contain(ctx, x)
-	if err == nil || x.iso.tried || ctx.Err() != nil {
+	if err == nil || x.iso.tried || ctx.Err() != nil || errors.Is(err, errReset) {
 		return err
 	}
 	best, err2 := x.e.isolations.best(ctx)

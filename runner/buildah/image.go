@@ -9,6 +9,8 @@ package buildah
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -75,11 +77,17 @@ func (d *draft) parts() []storage.ImageBigDataOption {
 	}
 }
 
-// stands reports whether the image is in the store, with all of its parts.
-func (e *Engine) stands(d draft) bool {
+// stands reports whether the image is in the store, with all of its parts, and with the
+// files of those layers at its top that are its own.
+func (e *Engine) stands(d draft, own int) bool {
 	img, err := e.store.Image(d.id())
 	if err != nil || img.TopLayer != "" && !e.store.Exists(img.TopLayer) {
 		return false
+	}
+	for _, l := range d.layers[len(d.layers)-own:] {
+		if _, err := e.upperDir(l.ID); errors.Is(err, fs.ErrNotExist) {
+			return false
+		}
 	}
 	return !slices.ContainsFunc(d.parts(), func(p storage.ImageBigDataOption) bool { return !e.hasPart(img, p) })
 }
@@ -90,6 +98,19 @@ func (e *Engine) hasPart(img *storage.Image, part storage.ImageBigDataOption) bo
 	}
 	have, err := e.store.ImageBigData(img.ID, part.Key)
 	return err == nil && bytes.Equal(have, part.Data)
+}
+
+// hasFiles reports whether a layer, and all that it lies on, are in the store with their
+// files.
+func (e *Engine) hasFiles(top string) bool {
+	for id := top; id != ""; {
+		l, err := e.store.Layer(id)
+		if err != nil || !e.hasLayer(id) {
+			return false
+		}
+		id = l.Parent
+	}
+	return true
 }
 
 // createImage records an image in the store. The same image may be there already,
@@ -110,6 +131,14 @@ func (e *Engine) createImage(top string, d draft) error {
 	}
 	img, err := e.store.Image(d.id())
 	if err != nil {
+		return err
+	}
+	if !e.hasFiles(img.TopLayer) {
+		// It is of no use to anybody, and its names are this one's.
+		if _, err := e.store.DeleteImage(img.ID, true); err != nil {
+			return fmt.Errorf("removing image %s, which has layers without files: %w", img.ID, err)
+		}
+		_, err = e.store.CreateImage(d.id(), img.Names, top, "{}", opt)
 		return err
 	}
 	for _, part := range opt.BigData {

@@ -178,6 +178,9 @@ func (p *process) close() error {
 		}
 	}
 	entries, err := os.ReadDir(p.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return p.lock.Close() // another program has removed it
+	}
 	errs := []error{err}
 	for _, entry := range entries {
 		if entry.Name() != lockName {

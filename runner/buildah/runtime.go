@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,6 +40,33 @@ func callRuntime(ctx context.Context, patience time.Duration, path, state string
 		err = context.Cause(ctx)
 	}
 	return out, err
+}
+
+// errReset says that somebody has removed what is only there for this process.
+var errReset = errors.New("another program has removed the files of this build from the run directory, as 'podman system reset' does; start it again")
+
+// whileThere gives a context that ends when a directory is gone. A runtime whose files are
+// removed may wait for ever.
+func whileThere(ctx context.Context, dir string) (_ context.Context, end func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	looking := make(chan struct{})
+	go func() {
+		defer close(looking)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(time.Second):
+			}
+			if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+				cancel(errReset)
+			}
+		}
+	}()
+	return ctx, func() {
+		cancel(nil)
+		<-looking
+	}
 }
 
 // kill ends a container whose runtime is a process that is waited for until ended is

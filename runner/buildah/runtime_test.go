@@ -106,6 +106,40 @@ func TestStoppedRuntime(t *testing.T) {
 	}
 }
 
+// TestReset removes the files of a RUN, as who resets the store does, while its runtime
+// waits for something that will never be there again.
+func TestReset(t *testing.T) {
+	length := nap(9)
+	path, begun := hangs(t, length)
+	e := open(t, Options{})
+	e.hang = 100 * time.Millisecond
+	root := tinyRoot(t, e)
+	e.isolations = isolations{opt: Options{Runtime: path}, note: func(isolation) error { return nil }}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := e.Do(t.Context(), job(execOp(nil, "true"), &bytes.Buffer{}, runner.Input{Snapshot: root}))
+		ended <- err
+	}()
+	for _, err := os.Stat(begun); err != nil; _, err = os.Stat(begun) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err := os.RemoveAll(e.proc.dir); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if !errors.Is(err, errReset) {
+			t.Error(err)
+		}
+	case <-time.After(2 * time.Minute):
+		t.Error("it does not end")
+	}
+	wantNobodyNaps(t, length)
+	if _, err := e.Do(t.Context(), job(execOp(nil, "true"), &bytes.Buffer{}, runner.Input{Snapshot: root})); !errors.Is(err, errReset) {
+		t.Error(err)
+	}
+}
+
 // TestSweepHangs clears away after a process whose runtime hangs, once interrupted and
 // once to the end.
 func TestSweepHangs(t *testing.T) {
