@@ -37,8 +37,8 @@ type live struct {
 	// came to a failure of their own, with what they were made of then. synced are
 	// those whose containers have newer files than their images.
 	built, failed, synced map[string]runner.Fingerprint
-	// owed are those that something kept from being built: what has changed since is not
-	// all that is to be done for them.
+	// owed are those whose last build did not come to an image: of what their containers
+	// lack the last changes are only a part, so copying these would not do.
 	owed map[string]bool
 
 	images replaced

@@ -4,7 +4,8 @@ package buildah
 
 // How a RUN is isolated: by an OCI runtime that works here, else a chroot. The
 // first runtime that is installed is taken at its word, for a trial costs as much
-// as a RUN. When a RUN fails under one that was not tried yet, that is made up for.
+// as a RUN. Only when a RUN fails under one that was not tried yet is that one tried:
+// if it does not work here the RUN is done again under the next.
 
 import (
 	"bytes"
