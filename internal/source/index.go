@@ -32,6 +32,9 @@ const (
 	// racy is how young a file may not be: one that changes twice within a tick of
 	// the file system's clock looks the same both times.
 	racy = 50 * time.Millisecond
+	// coarse is the same where times are whole seconds: on ext3, on ext4 with small inodes
+	// and on FAT, where it is two.
+	coarse = 2 * time.Second
 	// maxIndex bounds what a damaged file can make us read.
 	maxIndex = 1 << 30
 	// recordSize is what a record takes besides its name.
@@ -200,7 +203,11 @@ func (x *FileIndex) store(path string, f *File) {
 // young reports whether a file may change without looking different, also because it
 // is from the future.
 func (x *FileIndex) young(f *File) bool {
-	return f.ID.Ctime == 0 || x.now().Sub(time.Unix(0, max(f.ID.Mtime, f.ID.Ctime))) < racy
+	tick := racy
+	if whole := int64(time.Second); f.ID.Mtime%whole == 0 && f.ID.Ctime%whole == 0 {
+		tick = coarse
+	}
+	return f.ID.Ctime == 0 || x.now().Sub(time.Unix(0, max(f.ID.Mtime, f.ID.Ctime))) < tick
 }
 
 // Save writes the index, if it has changed, whole or not at all. Files that

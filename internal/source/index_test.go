@@ -92,6 +92,28 @@ func TestIndex(t *testing.T) {
 }
 
 // Records that nobody asks for stay for as long as there is such a file.
+// TestYoung tells files that may change without looking different from others.
+func TestYoung(t *testing.T) {
+	at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		mtime, ctime time.Duration // before at
+		want         bool
+	}{
+		{time.Hour, 100*time.Millisecond + 1, false},
+		{time.Hour, 10*time.Millisecond + 1, true},
+		{time.Hour, time.Second, true},      // times may be whole seconds here
+		{time.Hour + 1, time.Second, false}, // they are not
+		{time.Hour, 3 * time.Second, false},
+		{-time.Hour, 3 * time.Second, true}, // of the future
+	} {
+		x := &FileIndex{now: func() time.Time { return at }}
+		f := &File{ID: identity{Mtime: at.Add(-c.mtime).UnixNano(), Ctime: at.Add(-c.ctime).UnixNano()}}
+		if got := x.young(f); got != c.want {
+			t.Errorf("changed %v and %v ago: young %t", c.mtime, c.ctime, got)
+		}
+	}
+}
+
 func TestIndexForgets(t *testing.T) {
 	dir := files(t, "a", "b", "c")
 	file := filepath.Join(t.TempDir(), "index")
