@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"regexp"
@@ -195,7 +196,8 @@ func (d *diagnosis) undefined(u *unit, certain bool) []hcl.Range {
 		case "function":
 			d.errorf(&at, "Unknown function", "There is no function called %q.%s", r.name, didYouMean(r.name, d.functions))
 		case "value":
-			d.errorf(&at, "Unknown variable", "There is no variable called %q.%s", r.name, didYouMean(r.name, d.values))
+			d.errorf(&at, "Unknown variable", "There is no variable called %q.%s", r.name,
+				cmp.Or(didYouMean(r.name, d.values), " If it is meant as text, put it in quotes."))
 		default:
 			summary, detail := d.noSuch(r)
 			d.report(hcl.DiagError, &at, summary, detail)

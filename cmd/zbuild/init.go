@@ -81,7 +81,7 @@ func (c *initCmd) Run(a *app) error {
 			fmt.Fprintf(a.stderr, "zbuild: %s, which zbuild reads as it is, is not looked at any more where there is a zbuild.hcl; 'zbuild init --force --from %s' converts it\n", name, name)
 		}
 	}
-	_, err = fmt.Fprintf(a.stdout, "Wrote %s with %s.\nSee what it comes to with 'zbuild list' and 'zbuild bake --print', and build it with 'zbuild'.\n", c.Output, what)
+	_, err = fmt.Fprintf(a.stdout, "Wrote %s with %s.\nLook at it with 'zbuild list' and 'zbuild bake --print'; 'zbuild' builds it.\n", c.Output, what)
 	return err
 }
 
@@ -141,7 +141,7 @@ func (c *initCmd) convert(a *app, from string) (text []byte, what string, err er
 	if ext := filepath.Ext(from); ext == ".yaml" || ext == ".yml" {
 		kind = "services"
 	}
-	comment := fmt.Sprintf("The %s of %s, as 'zbuild init' found them. 'zbuild' builds\nthe group \"default\", 'zbuild list' shows what else there is. Paths are relative to\nthis file. Values of variables are those of the time of writing.", kind, from)
+	comment := fmt.Sprintf("The %s of %s, as 'zbuild init' found them. 'zbuild' builds\nthe group \"default\", 'zbuild list' shows what else there is. Paths are relative to\nthis file. Variables have been replaced by the values that they had.", kind, from)
 	if text, err = scaffold.Convert(comment, printed.Bytes()); err != nil {
 		return nil, "", usage(err)
 	}
