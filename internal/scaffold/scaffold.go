@@ -142,6 +142,44 @@ type target struct {
 	name, context, dockerfile, stage string
 }
 
+// beginning is what every build file begins with, up to the targets of the default group.
+const beginning = `# The images of this project: 'zbuild' builds the group "default", 'zbuild list'
+# shows what else there is. Paths are relative to this file.
+
+# A variable's value is that of --var, else of the environment variable of that
+# name, else the default.
+variable "REGISTRY" {
+  default     = "localhost"
+  description = "Where the images are pushed to with --push"
+}
+
+variable "VERSION" {
+  default     = "dev"
+  description = "The tag of the images"
+}
+
+# What is built if no target is named.
+group "default" {
+`
+
+// common is what all of its targets inherit.
+const common = `
+# What all targets have in common: they inherit it.
+target "_common" {
+  labels = {
+    "org.opencontainers.image.version" = VERSION
+  }
+
+  # A directory that RUN steps keep from one build to the next:
+  # cache-mount "cache" {
+  #   target = "/root/.cache"
+  # }
+
+  # Build for more than this machine's platform:
+  # platforms = ["linux/amd64", "linux/arm64"]
+}
+`
+
 // Write gives the text of a zbuild.hcl for Dockerfiles, with the project's name
 // for images where a Dockerfile has no directory of its own.
 func Write(project string, files []Dockerfile) []byte {
@@ -159,41 +197,9 @@ func Write(project string, files []Dockerfile) []byte {
 		}
 	}
 	var b strings.Builder
-	b.WriteString(`# The images of this project: 'zbuild' builds the group "default", 'zbuild list'
-# shows what else there is. Paths are relative to this file.
-
-# A variable's value is that of --var, else of the environment variable of that
-# name, else the default.
-variable "REGISTRY" {
-  default     = "localhost"
-  description = "Where the images are pushed to with --push"
-}
-
-variable "VERSION" {
-  default     = "dev"
-  description = "The tag of the images"
-}
-
-# What is built if no target is named.
-group "default" {
-`)
+	b.WriteString(beginning)
 	fmt.Fprintf(&b, "  targets = [%s]\n}\n", quotedNames(release))
-	b.WriteString(`
-# What all targets have in common: they inherit it.
-target "_common" {
-  labels = {
-    "org.opencontainers.image.version" = VERSION
-  }
-
-  # A directory that RUN steps keep from one build to the next:
-  # cache-mount "cache" {
-  #   target = "/root/.cache"
-  # }
-
-  # Build for more than this machine's platform:
-  # platforms = ["linux/amd64", "linux/arm64"]
-}
-`)
+	b.WriteString(common)
 	for _, t := range slices.Concat(release, rest) {
 		fmt.Fprintf(&b, "\ntarget %q {\n  inherits = [\"_common\"]\n", t.name)
 		if t.context != "." {
