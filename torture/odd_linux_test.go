@@ -52,6 +52,9 @@ func TestOdd(t *testing.T) {
 		kinds = append(kinds, kind)
 	}
 	slices.Sort(kinds)
+	if !*long {
+		kinds = []string{"a directory", "a pipe"} // those that nobody thinks of
+	}
 	for _, kind := range kinds {
 		files := s.stateFiles()
 		// What people keep in caches is theirs; the rest is not.
@@ -89,11 +92,11 @@ func TestFilesGone(t *testing.T) {
 		t.Skip("where layers lie is known of overlay")
 	}
 	rnd := random(t)
-	p := newProject(t, 2, 5)
+	p := newProject(t, 1, 5)
 	s := newPlace(t)
 	s.zbuild(p.dir, "bake", "--progress", "plain")
 	want := s.fingerprints()
-	for i := range times(4, 50) {
+	for i := range times(2, 50) {
 		store := s.open()
 		layers, err := store.Layers()
 		must(t, err)
